@@ -1,0 +1,124 @@
+"""Non-causal attention inside each set of a few clips.
+
+Shapes: `B` sets, `N` tokens a set (CLS included), `h` heads, `d` head dimension, `T` packed tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..philox import RandomState
+from . import reference
+from .layout import SetLayout
+
+__all__ = ["AttentionBackend", "SetLayout", "set_attention"]
+
+AttentionBackend = Literal["auto", "reference", "sdpa"]
+_BACKENDS = ("auto", "reference", "sdpa")
+
+
+def set_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    lengths: Tensor | None = None,
+    layout: SetLayout | None = None,
+    dropout_p: float = 0.0,
+    rng: RandomState | None = None,
+    attention_backend: AttentionBackend = "auto",
+) -> Tensor:
+    """`dropout(softmax(q @ k^T / sqrt(d))) @ v` within each set.
+
+    Args:
+        q, k, v: [B, N, h, d] padded, or [T, h, d] packed; one floating dtype, one device.
+        lengths: int [B], tokens in each set, CLS included. Padded form: the rest is padding, whose output is 0 and whose
+            content does not matter; None means all N. Packed form: needed unless `layout` is given.
+        layout: packed form only, a `SetLayout` built once for all layers.
+        dropout_p: probability in [0, 1) with which an attention weight is dropped.
+        rng: where dropout is drawn from (one row a set); needed if `dropout_p` > 0.
+        attention_backend: "reference", "sdpa" (torch's fused attention: dense sets without dropout), or "auto".
+
+    Returns:
+        The shape and dtype of q.
+
+    Raises:
+        ValueError: shapes, dtypes, devices or lengths do not fit; a backend that cannot serve the call.
+    """
+    _check_tensors(q, k, v, packed=q.ndim == 3)
+    if attention_backend not in _BACKENDS:
+        raise ValueError(f"attention_backend must be one of {_BACKENDS}; got {attention_backend!r}")
+    if not 0.0 <= dropout_p < 1.0:
+        raise ValueError(f"dropout_p must be in [0, 1); got {dropout_p = }")
+    if q.ndim == 3:
+        layout = _packed_layout(q, lengths, layout)
+        _check_dropout(dropout_p, rng, sets=layout.lengths.numel(), tokens=layout.max_length)
+        _refuse_sdpa(attention_backend, dense=False, dropout_p=dropout_p)
+        return reference.packed_attention(q, k, v, layout=layout, dropout_p=dropout_p, rng=rng)
+    if layout is not None:
+        raise ValueError("layout goes with packed [T, h, d] tensors; give lengths with padded [B, N, h, d] ones")
+    _check_lengths(lengths, q)
+    _check_dropout(dropout_p, rng, sets=q.shape[0], tokens=q.shape[1])
+    _refuse_sdpa(attention_backend, dense=lengths is None, dropout_p=dropout_p)
+    dense = lengths is None and dropout_p == 0.0 and q.dtype != torch.float64
+    if attention_backend == "sdpa" or (attention_backend == "auto" and dense):
+        out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        return out.transpose(1, 2)
+    return reference.padded_attention(q, k, v, lengths=lengths, dropout_p=dropout_p, rng=rng)
+
+
+def _check_tensors(q: Tensor, k: Tensor, v: Tensor, *, packed: bool) -> None:
+    if q.ndim not in (3, 4) or not q.is_floating_point():
+        raise ValueError(f"q must be floating, [B, N, h, d] or packed [T, h, d]; got {q.shape = }, {q.dtype = }")
+    if not q.shape == k.shape == v.shape:
+        raise ValueError(f"q, k and v must have one shape; got {q.shape = }, {k.shape = }, {v.shape = }")
+    if not q.dtype == k.dtype == v.dtype:
+        raise ValueError(f"q, k and v must have one dtype; got {q.dtype = }, {k.dtype = }, {v.dtype = }")
+    if not q.device == k.device == v.device:
+        raise ValueError(f"q, k and v must be on one device; got {q.device = }, {k.device = }, {v.device = }")
+    if q.shape[-1] < 1 or q.shape[-2] < 1:
+        raise ValueError(f"heads and head dimension must be at least 1; got {q.shape = }")
+
+
+def _packed_layout(q: Tensor, lengths: Tensor | None, layout: SetLayout | None) -> SetLayout:
+    if (lengths is None) == (layout is None):
+        raise ValueError("packed [T, h, d] tensors need lengths or layout (one of them)")
+    if layout is None:
+        assert lengths is not None
+        layout = SetLayout.from_lengths(lengths)
+    if layout.total != q.shape[0]:
+        raise ValueError(f"the lengths sum to {layout.total} tokens, but {q.shape = }")
+    return layout
+
+
+def _check_lengths(lengths: Tensor | None, q: Tensor) -> None:
+    if lengths is None:
+        return
+    if lengths.shape != q.shape[:1] or lengths.is_floating_point() or lengths.dtype == torch.bool:
+        raise ValueError(f"lengths must be integers [{q.shape[0]}]; got {lengths.shape = }, {lengths.dtype = }")
+    if lengths.device.type == "cpu" and lengths.numel():
+        low, high = int(lengths.min()), int(lengths.max())
+        if low < 0 or high > q.shape[1]:
+            raise ValueError(f"lengths must be in [0, {q.shape[1]}]; got {low} to {high}")
+
+
+def _check_dropout(dropout_p: float, rng: RandomState | None, *, sets: int, tokens: int) -> None:
+    if dropout_p == 0.0:
+        return
+    if rng is None:
+        raise ValueError(f"{dropout_p = } needs rng: a RandomState with one row a set")
+    if rng.rows.numel() != sets:
+        raise ValueError(f"rng must have one row for each of {sets} sets; got {rng.rows.numel()}")
+    if tokens > reference.MAX_DROPOUT_TOKENS:
+        raise ValueError(f"attention dropout serves sets of up to {reference.MAX_DROPOUT_TOKENS} tokens; got {tokens}")
+
+
+def _refuse_sdpa(backend: str, *, dense: bool, dropout_p: float) -> None:
+    if backend == "sdpa" and (not dense or dropout_p > 0.0):
+        raise ValueError(
+            "attention_backend='sdpa' serves dense sets without dropout here; use 'auto' or 'reference' for lengths or dropout"
+        )
