@@ -1,0 +1,240 @@
+"""SCALE's aggregator: a set of clip features becomes refined clip features and one video feature.
+
+Source: Sameni, Jenni, Favaro, "Spatio-Temporal Crop Aggregation for Video Representation Learning" (ICCV 2023, arXiv
+2211.17042), and the authors' released code for the exact sizes.
+
+Shapes: `B` sets, `V` clips a set, `D` backbone feature, `H` width, `h` heads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from scalefast import kernels
+from scalefast.hub import HubModel
+from scalefast.kernels import RandomState
+from scalefast.kernels.ops.philox import Site, dropout_multiplier
+
+__all__ = ["POSITION_DIM", "SCALE", "SCALEOutput"]
+
+POSITION_DIM = 7
+"""Numbers that place a clip: flip, h0, w0, h1, w1, t0, t1 (docs/recipe.md)."""
+HEAD_DIM = 32
+
+
+@dataclass(frozen=True)
+class SCALEOutput:
+    """What the aggregator makes of a batch of sets."""
+
+    backbone: Tensor
+    """[B, V, D]: the features that went in."""
+    clips: Tensor
+    """[B, V, H]: refined clip features; 0 where a set has fewer clips."""
+    video: Tensor
+    """[B, H]: the CLS token, one vector a video."""
+
+    @property
+    def ensemble(self) -> Tensor:
+        """[B, V, D + 2H]: backbone feature, refined feature and CLS of every clip."""
+        video = self.video[:, None].expand(-1, self.clips.shape[1], -1)
+        return torch.cat([self.backbone.to(self.clips.dtype), self.clips, video], dim=-1)
+
+
+class SCALE(nn.Module, HubModel):
+    """Set transformer over the clip features of a video: a drop-in for `features.mean(1)`.
+
+        video = scalefast.SCALE.from_pretrained("run")(features, positions).video        # [B, V, D] -> [B, H]
+
+    Pre-norm ViT blocks with head dimension 32; a clip's position goes through an MLP and is added to its token; CLS has
+    no position. Dropout, on attention weights and on both outputs of every block, is active in training mode only.
+
+    Args:
+        feature_dim: D, dimension of the backbone's features.
+        hidden_dim: H, a multiple of 32 (or of `num_heads`).
+        num_layers: transformer blocks.
+        mlp_ratio: hidden width of a block's MLP as a multiple of H.
+        dropout: probability, for attention weights and activations alike.
+        num_heads: H / 32 if not given.
+
+    Raises:
+        ValueError: a size that is not positive, a width that does not split into heads, a probability outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        feature_dim: int = 768,
+        hidden_dim: int = 256,
+        num_layers: int = 2,
+        mlp_ratio: float = 2.0,
+        dropout: float = 0.1,
+        num_heads: int | None = None,
+    ) -> None:
+        super().__init__()
+        heads = hidden_dim // HEAD_DIM if num_heads is None else num_heads
+        _check_sizes(feature_dim=feature_dim, hidden_dim=hidden_dim, num_layers=num_layers)
+        if heads < 1 or hidden_dim % heads:
+            raise ValueError(
+                f"hidden_dim must be a multiple of {HEAD_DIM}, or of num_heads; got {hidden_dim = }, {num_heads = }"
+            )
+        if not 0.0 <= dropout < 1.0 or mlp_ratio <= 0:
+            raise ValueError(f"dropout must be in [0, 1) and mlp_ratio > 0; got {dropout = }, {mlp_ratio = }")
+        self.feature_dim, self.hidden_dim, self.num_layers = feature_dim, hidden_dim, num_layers
+        self.mlp_ratio, self.dropout, self.num_heads = mlp_ratio, dropout, heads
+        self.input_projection = nn.Linear(feature_dim, hidden_dim)
+        self.position_mlp = nn.Sequential(
+            nn.Linear(POSITION_DIM, 2 * hidden_dim), nn.ReLU(), nn.Linear(2 * hidden_dim, hidden_dim)
+        )
+        self.cls_token = nn.Parameter(torch.zeros(hidden_dim))
+        self.mask_token = nn.Parameter(torch.zeros(hidden_dim))
+        self.blocks = nn.ModuleList(
+            Block(hidden_dim, num_heads=heads, mlp_ratio=mlp_ratio, dropout=dropout, layer=i) for i in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(hidden_dim)
+        self.apply(init_linear)
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments, as `config.json` keeps them."""
+        return {
+            "feature_dim": self.feature_dim,
+            "hidden_dim": self.hidden_dim,
+            "num_layers": self.num_layers,
+            "mlp_ratio": self.mlp_ratio,
+            "dropout": self.dropout,
+            "num_heads": self.num_heads,
+        }
+
+    def forward(
+        self, features: Tensor, positions: Tensor, lengths: Tensor | None = None, *, rng: RandomState | None = None
+    ) -> SCALEOutput:
+        """Refine sets of clips.
+
+        Args:
+            features: [B, V, D] floating, from the frozen backbone.
+            positions: [B, V, 7], normalised as in training (docs/recipe.md).
+            lengths: int [B], clips in each set; the rest is padding, whose content does not matter. None: all V.
+            rng: in training mode, where dropout is drawn from (one row a set); None draws a seed from torch's generator.
+
+        Raises:
+            ValueError: shapes do not fit.
+        """
+        tokens = self.tokens(features, positions, lengths=lengths, rng=rng)
+        return SCALEOutput(features, tokens[:, 1:], tokens[:, 0])
+
+    def tokens(
+        self,
+        features: Tensor,
+        positions: Tensor,
+        *,
+        mask: Tensor | None = None,
+        lengths: Tensor | None = None,
+        rng: RandomState | None = None,
+    ) -> Tensor:
+        """[B, 1 + V, H]: CLS and refined clips; clips where `mask` (bool [B, V]) holds enter as the mask token."""
+        features, positions = self._checked(features, positions, lengths)
+        if rng is None and self.training and self.dropout > 0:
+            rng = fresh_state(len(features), features.device)
+        x = kernels.embed_sets(
+            self.input_projection(features), self.position_mlp(positions), mask, self.mask_token, self.cls_token
+        )
+        tokens = None if lengths is None else lengths + 1
+        for block in self.blocks:
+            x = block(x, lengths=tokens, rng=rng)
+        x = self.norm(x)
+        if tokens is not None:
+            x = x.masked_fill(padding(tokens, x.shape[1])[..., None], 0.0)
+        return x
+
+    def _checked(self, features: Tensor, positions: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        if features.ndim != 3 or features.shape[2] != self.feature_dim or not features.is_floating_point():
+            raise ValueError(
+                f"features must be floating [B, V, {self.feature_dim}]; got {tuple(features.shape)}, {features.dtype}"
+            )
+        if positions.shape != (*features.shape[:2], POSITION_DIM):
+            raise ValueError(
+                f"positions must be {(*features.shape[:2], POSITION_DIM)} (flip, h0, w0, h1, w1, t0, t1 of every clip); "
+                f"got {tuple(positions.shape)}"
+            )
+        dtype = self.input_projection.weight.dtype
+        features, positions = features.to(dtype), positions.to(dtype)
+        if lengths is not None:
+            check_lengths(lengths, features)
+            # Padding may hold anything, NaN too; a NaN would survive the weight 0 that attention gives it.
+            features = features.masked_fill(padding(lengths, features.shape[1])[..., None], 0.0)
+            positions = positions.masked_fill(padding(lengths, features.shape[1])[..., None], 0.0)
+        return features, positions
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: attention within each set, then a GELU MLP, each added to the stream after dropout."""
+
+    def __init__(self, width: int, *, num_heads: int, mlp_ratio: float, dropout: float, layer: int) -> None:
+        super().__init__()
+        self.num_heads, self.dropout, self.layer = num_heads, dropout, layer
+        self.norm1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.projection = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.fc1 = nn.Linear(width, int(width * mlp_ratio))
+        self.fc2 = nn.Linear(int(width * mlp_ratio), width)
+
+    def forward(self, x: Tensor, *, lengths: Tensor | None, rng: RandomState | None) -> Tensor:
+        """[B, N, H] -> [B, N, H]; `lengths` counts tokens, CLS included."""
+        rng = rng.at_layer(self.layer) if rng is not None and self.training and self.dropout > 0 else None
+        q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
+        attended = kernels.set_attention(
+            q, k, v, lengths=lengths, dropout_p=0.0 if rng is None else self.dropout, rng=rng
+        )
+        x = x + self._drop(self.projection(attended.flatten(2)), Site.PROJECTION_DROPOUT, rng)
+        hidden = self._drop(F.gelu(self.fc1(self.norm2(x))), Site.HIDDEN_DROPOUT, rng)
+        return x + self._drop(self.fc2(hidden), Site.OUTPUT_DROPOUT, rng)
+
+    def _drop(self, x: Tensor, site: Site, rng: RandomState | None) -> Tensor:
+        """Dropout numbered by (token, channel), so that padding behind a set changes nothing."""
+        if rng is None:
+            return x
+        numbers = x.shape[1] * x.shape[2]
+        blocks = torch.arange(-(-numbers // 8), device=x.device)
+        drawn = dropout_multiplier(rng, site=site, blocks=blocks, p=self.dropout, dtype=x.dtype, lanes=numbers)
+        return x * drawn.view_as(x)
+
+
+def fresh_state(sets: int, device: torch.device) -> RandomState:
+    """A state whose seed comes from torch's global generator, for callers who keep no state of their own."""
+    seed = int(torch.randint(0, 1 << 62, ()))
+    return RandomState.create(seed, rows=torch.arange(sets, device=device))
+
+
+def padding(lengths: Tensor, slots: int) -> Tensor:
+    """Bool [B, slots]: slots at or beyond each set's length."""
+    return torch.arange(slots, device=lengths.device) >= lengths[:, None]
+
+
+def check_lengths(lengths: Tensor, features: Tensor) -> None:
+    """Refuse lengths that do not fit [B, V, ...] features."""
+    if lengths.shape != features.shape[:1] or lengths.is_floating_point() or lengths.dtype == torch.bool:
+        raise ValueError(
+            f"lengths must be integers [{features.shape[0]}] (clips in each set); got {tuple(lengths.shape)}, {lengths.dtype}"
+        )
+    if lengths.device.type == "cpu" and lengths.numel():
+        low, high = int(lengths.min()), int(lengths.max())
+        if low < 1 or high > features.shape[1]:
+            raise ValueError(f"lengths must be in [1, {features.shape[1]}] (clips in each set); got {low} to {high}")
+
+
+def init_linear(module: nn.Module) -> None:
+    """ViT's initialisation: truncated normal of standard deviation .02, biases 0."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1; got {size}")

@@ -1,0 +1,184 @@
+"""SCALE's self-supervised training task: masked clip modelling (MCM) and set invariance (SET).
+
+Source: arXiv 2211.17042, sections on the two losses; sizes of the heads from the authors' released code.
+
+Shapes: `B` videos, 2 sets each, `V` clips a set, `D` backbone feature, `H` width, `P` projection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from scalefast import kernels
+from scalefast._collectives import gather_rows, global_mean, global_offset
+from scalefast.kernels import RandomState
+from scalefast.model import SCALE, check_lengths, fresh_state, init_linear, padding
+
+__all__ = ["PretrainingLosses", "SCALEPretraining"]
+
+HEAD_HIDDEN = 4096
+TARGET_HIDDEN = 2048
+
+
+@dataclass(frozen=True)
+class PretrainingLosses:
+    """Losses and accuracies of a step, each 0-d; with several ranks those of the global batch."""
+
+    loss: Tensor
+    """(set_loss + mcm_loss) / 2, to call backward on."""
+    mcm_loss: Tensor
+    """InfoNCE of every masked clip's prediction against the targets of all clips of the batch."""
+    set_loss: Tensor
+    """Symmetric InfoNCE between the two CLS of each video."""
+    mcm_accuracy: Tensor
+    """Share of masked clips whose own target ranks first, in [0, 1]."""
+    set_accuracy: Tensor
+    """Share of sets whose own partner ranks first, in [0, 1]."""
+
+
+class SCALEPretraining(nn.Module):
+    """An aggregator with the heads and losses that train it.
+
+    MCM: a quarter of the clips is replaced by a mask token; a head predicts each from the rest of its set, and must find
+    the clip's own target among the targets of all clips of the batch. Targets come from a trainable MLP on the backbone's
+    features. SET: the CLS of a video's two sets must find each other among those of all videos. Head and loss of MCM run
+    on the masked clips only.
+
+    Args:
+        model: the aggregator, trained in place.
+        projection_dim: P, dimension in which similarities are taken.
+        temperature: of both losses, > 0.
+        mask_ratio: probability with which a clip is masked, in (0, 1).
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    def __init__(
+        self, model: SCALE, projection_dim: int = 128, temperature: float = 0.2, mask_ratio: float = 0.25
+    ) -> None:
+        super().__init__()
+        if projection_dim < 1 or not temperature > 0 or not 0.0 < mask_ratio < 1.0:
+            raise ValueError(
+                "projection_dim must be at least 1, temperature > 0 and mask_ratio in (0, 1); "
+                f"got {projection_dim = }, {temperature = }, {mask_ratio = }"
+            )
+        self.projection_dim, self.temperature, self.mask_ratio = projection_dim, temperature, mask_ratio
+        self.model = model
+        self.set_head = _head(model.hidden_dim, HEAD_HIDDEN, projection_dim)
+        self.prediction_head = _head(model.hidden_dim, HEAD_HIDDEN, projection_dim)
+        self.target_head = _head(model.feature_dim, TARGET_HIDDEN, TARGET_HIDDEN, projection_dim)
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments, the model aside."""
+        return {
+            "projection_dim": self.projection_dim,
+            "temperature": self.temperature,
+            "mask_ratio": self.mask_ratio,
+        }
+
+    def forward(
+        self,
+        features: Tensor,
+        positions: Tensor,
+        mask: Tensor | None = None,
+        lengths: Tensor | None = None,
+        *,
+        rng: RandomState | None = None,
+        group: dist.ProcessGroup | None = None,
+    ) -> PretrainingLosses:
+        """Losses of a batch of video pairs of sets.
+
+        With torch.distributed initialised every rank passes its own videos: keys are gathered from all ranks and the loss
+        is scaled so that gradients averaged over ranks (as DDP does) are those of one process with the whole batch.
+
+        Args:
+            features: [B, 2, V, D] floating: two disjoint sets of clips for each video.
+            positions: [B, 2, V, 7].
+            mask: bool [B, 2, V], clips to predict; drawn with `mask_ratio` if not given. Masks in padding are ignored.
+            lengths: int [B, 2], clips in each set; the rest is padding. None: all V.
+            rng: seed, step and the videos' global rows [B], for the mask and for dropout; None draws a seed from torch's
+                generator.
+            group: ranks to gather from; the default group if torch.distributed is initialised.
+
+        Raises:
+            ValueError: shapes or dtypes do not fit.
+        """
+        rng = fresh_state(len(features), features.device) if rng is None else rng
+        self._check(features, positions, mask, lengths, rng)
+        videos, _, clips, _ = features.shape
+        # From here on a set is a row of its own: set 2 * b + view, with a global id made the same way.
+        views = torch.arange(2, device=features.device)
+        rng = rng.with_rows((2 * rng.rows[:, None] + views).flatten())
+        features, positions = features.flatten(0, 1), positions.flatten(0, 1)
+        lengths = None if lengths is None else lengths.flatten()
+        if mask is None:
+            mask = kernels.draw_mask(rng, clips=clips, probability=self.mask_ratio)
+        mask = mask.reshape(2 * videos, clips)
+        if lengths is not None:
+            mask = mask & ~padding(lengths, clips)
+        tokens = self.model.tokens(features, positions, mask=mask, lengths=lengths, rng=rng)
+        mcm_loss, mcm_accuracy = self._mcm(tokens[:, 1:], features, mask, lengths, group)
+        set_loss, set_accuracy = self._set(tokens[:, 0], group)
+        return PretrainingLosses((set_loss + mcm_loss) / 2, mcm_loss, set_loss, mcm_accuracy, set_accuracy)
+
+    def _mcm(
+        self, clips: Tensor, features: Tensor, mask: Tensor, lengths: Tensor | None, group: dist.ProcessGroup | None
+    ) -> tuple[Tensor, Tensor]:
+        # On a GPU a static number of rows, so that nothing waits for the count; on CPU exactly the masked ones.
+        capacity = None
+        if clips.is_cuda:
+            capacity = kernels.default_capacity(mask.numel(), probability=self.mask_ratio)
+        rows, index, _ = kernels.gather_masked(clips, mask, capacity=capacity)
+        candidates = features.flatten(0, 1).to(self.target_head[0].weight.dtype)
+        if lengths is not None:  # padding is no candidate
+            real = ~padding(lengths, clips.shape[1]).flatten()
+            candidates = candidates[real]
+            index = torch.where(index >= 0, (torch.cumsum(real, 0) - 1)[index.clamp(min=0)], -1)
+        targets = nn.functional.normalize(self.target_head(candidates).float(), dim=1)
+        queries = nn.functional.normalize(self.prediction_head(rows).float(), dim=1)
+        keys = gather_rows(targets, group)
+        positives = torch.where(index >= 0, index + global_offset(len(targets), group), -1)
+        out = kernels.sparse_infonce(queries, keys, positives, temperature=self.temperature)
+        return global_mean(out.rows, out.top1, valid=positives >= 0, group=group)
+
+    def _set(self, cls: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor]:
+        # Each direction against the gathered other side; their mean is the symmetric loss, on any number of ranks.
+        first, second = nn.functional.normalize(self.set_head(cls).float(), dim=1).unflatten(0, (-1, 2)).unbind(1)
+        own = torch.arange(len(first), device=cls.device) + global_offset(len(first), group)
+        forth = kernels.sparse_infonce(first, gather_rows(second, group), own, temperature=self.temperature)
+        back = kernels.sparse_infonce(second, gather_rows(first, group), own, temperature=self.temperature)
+        rows, hits = torch.cat([forth.rows, back.rows]), torch.cat([forth.top1, back.top1])
+        return global_mean(rows, hits, valid=torch.ones_like(hits), group=group)
+
+    def _check(
+        self, features: Tensor, positions: Tensor, mask: Tensor | None, lengths: Tensor | None, rng: RandomState
+    ) -> None:
+        if features.ndim != 4 or features.shape[1] != 2:
+            raise ValueError(f"features must be [B, 2, V, D] (two sets of clips a video); got {tuple(features.shape)}")
+        if positions.shape[:3] != features.shape[:3]:
+            raise ValueError(f"positions must be {(*features.shape[:3], 7)}; got {tuple(positions.shape)}")
+        if mask is not None and (mask.shape != features.shape[:3] or mask.dtype != torch.bool):
+            raise ValueError(f"mask must be bool {tuple(features.shape[:3])}; got {tuple(mask.shape)}, {mask.dtype}")
+        if rng.rows.numel() != len(features):
+            raise ValueError(f"rng must have one row for each of {len(features)} videos; got {rng.rows.numel()}")
+        if lengths is not None:
+            if lengths.shape != features.shape[:2]:
+                raise ValueError(f"lengths must be {tuple(features.shape[:2])}; got {tuple(lengths.shape)}")
+            check_lengths(lengths.flatten(), features.flatten(0, 1))
+
+
+def _head(*widths: int) -> nn.Sequential:
+    """Bias-free GELU MLP."""
+    layers: list[nn.Module] = []
+    for i, (inner, outer) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        layers += [nn.GELU()] if i else []
+        layers += [nn.Linear(inner, outer, bias=False)]
+    head = nn.Sequential(*layers)
+    head.apply(init_linear)
+    return head
