@@ -1,0 +1,351 @@
+"""FeatureStore: clip features of many videos on disk, with everything that says where they come from.
+
+Shapes: `N` videos, `V` clips of a video, `T` clips in all, `D` feature dimension. docs/store-format.md has
+the format.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from scalefast._version import __version__
+from scalefast.errors import InputError, StoreError
+from scalefast.features._array import VerifiedArray
+from scalefast.features._compat import check_compatible
+from scalefast.features._inputs import (
+    Sets,
+    check_classes,
+    check_finite,
+    check_ids,
+    check_labels,
+    check_provenance,
+    even_positions,
+)
+from scalefast.features._sealed import checksum
+from scalefast.features._shard import Shard, ShardContent, named_dtype
+from scalefast.features._writer import LEDGER_NAME, StoreWriter, check_replaceable, put_in_place, read_header
+
+__all__ = ["FeatureStore", "VideoSets"]
+
+_SHARD_BYTES = 32 << 20  # features in one shard of `create`; extraction has its own rule
+
+
+class VideoSets(NamedTuple):
+    """The clips of some videos, ready for `scalefast.SCALE`."""
+
+    features: torch.Tensor
+    """[B, V, D]; where the sets differ in length, V is the longest of these and the rest is zero."""
+    positions: torch.Tensor
+    """[B, V, 7], padded likewise."""
+    lengths: torch.Tensor
+    """int64 [B]: clips of each video."""
+
+
+class FeatureStore:
+    """A finished store, open for reading; made by `open` and `create` and by extraction.
+
+    Opening verifies headers, ids, labels and ledger; features and positions are memory-mapped, and every
+    block of at most 1 MiB is verified when it is first touched. Stores can be pickled (they reopen their
+    folder), so they can be given to worker processes.
+    """
+
+    path: Path
+    """Folder of the store."""
+    features: VerifiedArray
+    """[N, V, D], or [T, D] where the sets differ in length."""
+    positions: VerifiedArray
+    """[N, V, 7] as the model takes them, or [T, 7]."""
+    clips: VerifiedArray | None
+    """Raw positions in the shape of `positions`: flip +-1; h0, w0, h1, w1 in fractions of the frame; t0, t1
+    in seconds."""
+    lengths: torch.Tensor
+    """int64 [N]: clips of each video."""
+    offsets: torch.Tensor
+    """int64 [N + 1]: clips of video i are offsets[i] to offsets[i + 1] of the [T, ...] arrays."""
+    labels: torch.Tensor | None
+    """int64 [N], float32 [N] or [N, K], or multi-hot [N, C]; None where there are none."""
+    ids: tuple[str, ...]
+    """N different strings."""
+    classes: tuple[str, ...] | None
+    """Names of the classes in the order of their numbers."""
+    provenance: dict[str, Any]
+    """Where the features come from: backbone, clip recipe, library version, or what `create` was given."""
+    clips_per_video: int | None
+    """V, or None where the sets differ in length."""
+
+    def __init__(self, path: Path, header: dict[str, Any], shards: list[Shard]) -> None:
+        self.path = path
+        self._header = header
+        self._shards = shards
+        self.clips_per_video = header["clips_per_video"]
+        self.provenance = header["provenance"]
+        self.classes = None if header["classes"] is None else tuple(header["classes"])
+        lengths = np.concatenate([np.diff(shard.offsets) for shard in shards])
+        self.lengths = torch.from_numpy(lengths)
+        self.offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+        self.ids = tuple(name for shard in shards for name in shard.read_text("ids"))
+        self.labels = torch.cat([shard.read("labels") for shard in shards]) if header["labels"] else None
+        self.features = self._array("features", column=None)
+        self.positions = self._array("positions", column=0)
+        raw = header["positions"]["row_shape"][0] == 2
+        self.clips = self._array("positions", column=1) if raw else None
+        self._ledger = self._read_ledger()
+
+    @classmethod
+    def open(cls, path: str | Path) -> FeatureStore:
+        """Open a finished store.
+
+        Raises:
+            StoreError: not a store, not finished, of another version, or a file of it missing, cut short or
+                damaged; the message names the file.
+        """
+        folder = Path(path)
+        header = read_header(folder)
+        shards = [
+            Shard(folder / entry["name"], where=str(folder / entry["name"]), entry=entry)
+            for entry in header["shards"]
+        ]
+        return cls(folder, header, shards)
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        *,
+        features: Any,
+        positions: Any = None,
+        clips: Any = None,
+        labels: Any = None,
+        ids: Any = None,
+        classes: Sequence[str] | None = None,
+        provenance: dict[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> FeatureStore:
+        """Make a store from one's own arrays, and open it. The folder appears when it is complete.
+
+        Args:
+            path: folder to make.
+            features: [N, V, D], or a list of N arrays [V_i, D]; torch or numpy, float16, bfloat16, float32 or
+                float64, dtype kept, finite.
+            positions: [N, V, 7] or a list likewise: flip +-1, h0, w0, h1, w1, t0, t1 as the model takes them.
+                None: whole frame, unflipped, time spread evenly: clip i of V goes from i/V to (i+1)/V.
+            clips: raw positions of the same shape and dtype (see `FeatureStore.clips`), or None.
+            labels: None, int64 [N], float32 [N] or [N, K], or multi-hot [N, C] of 0 and 1.
+            ids: N different strings; None: the row numbers.
+            classes: names of the classes; labels must then be numbers of these.
+            provenance: a JSON object to keep with the store; the key `backbone` (a name, or a dict with
+                `name` and `weights_hash`) lets stores of different backbones be told apart.
+                `scalefast_version` is added.
+            overwrite: replace a store that is there; it stays until the new one is complete.
+
+        Raises:
+            InputError: an argument is not of the expected form, or a feature or position is NaN or infinite
+                (row and id are named). StoreError: the folder exists, or cannot be written.
+        """
+        folder = Path(path)
+        check_replaceable(folder, overwrite=overwrite)
+        sets = Sets(features, name="features")
+        arrays = {"positions": positions, "clips": clips}
+        given = {name: Sets(value, name=name) for name, value in arrays.items() if value is not None}
+        for other in given.values():
+            other.check_like(sets)
+            if other.width != 7:
+                raise InputError(
+                    f"{other.name}: {other.width} numbers a clip, expected 7: flip, h0, w0, h1, w1, t0, t1"
+                )
+        names = check_classes(classes)
+        contents = _Contents(
+            sets=sets,
+            given=given,
+            ids=check_ids(ids, rows=len(sets.lengths)),
+            labels=check_labels(labels, rows=len(sets.lengths), classes=names),
+        )
+        plan = {**check_provenance(provenance), "scalefast_version": __version__}
+        _write_whole(folder, contents, plan=plan, classes=names)
+        return cls.open(folder)
+
+    def _array(self, section: str, *, column: int | None) -> VerifiedArray:
+        form = self._header[section]
+        row_shape = form["row_shape"] if column is None else form["row_shape"][1:]
+        return VerifiedArray(
+            self._shards,
+            section=section,
+            width=self.clips_per_video or 0,
+            column=column,
+            row_shape=tuple(row_shape),
+            dtype=named_dtype(form["dtype"]),
+        )
+
+    def _read_ledger(self) -> bytes | None:
+        entry = self._header["ledger"]
+        if entry is None:
+            return None
+        where = self.path / LEDGER_NAME
+        try:
+            data = where.read_bytes()
+        except OSError as error:
+            raise StoreError(
+                f"{where}: cannot be read ({error.strerror}); the store was written with it"
+            ) from None
+        if len(data) != entry["bytes"] or checksum(data) != entry["crc32"]:
+            raise StoreError(
+                f"{where}: damaged: {len(data)} bytes that do not match the checksum in the store's header"
+            )
+        return data
+
+    def __len__(self) -> int:
+        return int(self._header["rows"])
+
+    def __repr__(self) -> str:
+        shape = "x".join(str(size) for size in self.features.shape)
+        return f"FeatureStore({str(self.path)!r}, {len(self)} videos, features {shape} {self.features.dtype})"
+
+    def __reduce__(self) -> Any:
+        return FeatureStore.open, (self.path,)
+
+    @property
+    def feature_dim(self) -> int:
+        """D."""
+        return self.features.shape[-1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the features."""
+        return self.features.dtype
+
+    @property
+    def ledger(self) -> tuple[dict[str, str], ...] | None:
+        """What became of each listed file: `path`, `status`, `reason`, `frames`; None outside extraction."""
+        if self._ledger is None:
+            return None
+        import csv
+        import io
+
+        text = self._ledger.decode("utf-8", errors="surrogateescape")
+        return tuple(csv.DictReader(io.StringIO(text, newline="")))
+
+    def sets(self, rows: Any = None) -> VideoSets:
+        """The clips of some videos (or of all), padded with zeros where sets differ in length.
+
+        Args:
+            rows: integers, a slice or a mask over the videos; None for all.
+
+        Raises:
+            StoreError: a block that holds them is damaged. IndexError: no such row.
+        """
+        every = np.arange(len(self), dtype=np.int64)
+        chosen = (
+            every
+            if rows is None
+            else np.atleast_1d(every[np.asarray(rows) if not isinstance(rows, slice) else rows])
+        )
+        lengths = self.lengths[torch.from_numpy(chosen)]
+        if self.clips_per_video is not None:
+            return VideoSets(self.features.rows(chosen), self.positions.rows(chosen), lengths)
+        starts = self.offsets[torch.from_numpy(chosen)]
+        within = torch.arange(int(lengths.max()) if len(lengths) else 0)
+        present = within < lengths[:, None]
+        places = (starts[:, None] + within)[present].numpy()
+        return VideoSets(
+            _pad(self.features.rows(places), present), _pad(self.positions.rows(places), present), lengths
+        )
+
+    def load(self, device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
+        """Everything on one device, every block of the store verified.
+
+        Returns:
+            features [N, V, D] in the store's dtype and positions float32 [N, V, 7]; where the sets differ in
+            length, V is the longest and the rest is zero (`lengths` says how many clips are real).
+        """
+        features, positions = self.features.tensor(device), self.positions.tensor(device).float()
+        if self.clips_per_video is None:
+            present = (torch.arange(int(self.lengths.max())) < self.lengths[:, None]).to(device)
+            features, positions = _pad(features, present), _pad(positions, present)
+        return features, positions
+
+    def verify(self) -> None:
+        """Verify every block of every file that has not been verified yet.
+
+        Raises:
+            StoreError: names the first damaged file.
+        """
+        for shard in self._shards:
+            shard.verify()
+
+    def check_compatible(self, other: FeatureStore) -> None:
+        """Refuse `other` where its features must not be mixed with these."""
+        check_compatible(self, other)
+
+
+def _pad(flat: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """[t, W] and bool [B, V] with t true entries -> [B, V, W] with zeros elsewhere."""
+    out = flat.new_zeros(*present.shape, flat.shape[-1])
+    out[present] = flat
+    return out
+
+
+class _Contents(NamedTuple):
+    """Checked arguments of `create`."""
+
+    sets: Sets
+    given: dict[str, Sets]
+    ids: list[str]
+    labels: torch.Tensor | None
+
+    def part(self, start: int, stop: int) -> ShardContent:
+        """Videos `start` to `stop` (exclusive), with numbers checked."""
+        lengths, ids = self.sets.lengths[start:stop], self.ids[start:stop]
+        arrays = {
+            name: sets.part(start, stop) for name, sets in {"features": self.sets, **self.given}.items()
+        }
+        for name, values in arrays.items():
+            check_finite(values, lengths=lengths, ids=ids, first_row=start, name=name)
+        positions = arrays.get("positions")
+        raw = arrays.get("clips")
+        if positions is None:
+            positions = even_positions(lengths).to(torch.float32 if raw is None else raw.dtype)
+        if raw is not None and raw.dtype != positions.dtype:
+            raise InputError(f"clips are {raw.dtype} and positions {positions.dtype}: they must agree")
+        return ShardContent(
+            features=arrays["features"],
+            lengths=lengths,
+            positions=positions,
+            clips=raw,
+            labels=None if self.labels is None else self.labels[start:stop],
+            ids=ids,
+        )
+
+    def bounds(self) -> list[tuple[int, int]]:
+        """Shards of at most `_SHARD_BYTES` of features, whole videos."""
+        sizes = np.asarray(self.sets.lengths, dtype=np.int64) * self.sets.width * self.sets.dtype.itemsize
+        bounds, start, total = [], 0, 0
+        for row, size in enumerate(sizes.tolist()):
+            if row > start and total + size > _SHARD_BYTES:
+                bounds.append((start, row))
+                start, total = row, 0
+            total += size
+        return [*bounds, (start, len(sizes))]
+
+
+def _write_whole(
+    folder: Path, contents: _Contents, *, plan: dict[str, Any], classes: list[str] | None
+) -> None:
+    """Write a store beside `folder` and put it in its place when it is complete."""
+    bounds = contents.bounds()
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    try:
+        with StoreWriter(aside, plan=plan, shards=len(bounds), classes=classes) as writer:
+            for index, (start, stop) in enumerate(bounds):
+                writer.write_shard(index, contents.part(start, stop))
+            writer.finish()
+        put_in_place(aside, folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
