@@ -1,0 +1,158 @@
+"""Resume checkpoints: written whole or not at all, checked when read, the last two kept.
+
+A checkpoint is one safetensors file, `checkpoints/step-<completed steps>.safetensors`. Its metadata hold a
+JSON object (`state`) and a SHA-256 (`sha256`) over that object and every tensor's name, dtype, shape and
+bytes: safetensors itself checks nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from scalefast.errors import DataError, TrainingError
+from scalefast.hub import write_atomically
+from scalefast.training._bytes import tensor_bytes
+
+__all__ = ["KEEP", "Checkpoint", "Checkpoints", "disk_errors"]
+
+KEEP = 2
+"""Checkpoints that are kept: one to resume from, and one in case that is damaged."""
+
+_PREFIX, _SUFFIX = "step-", ".safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What a checkpoint holds."""
+
+    path: Path
+    """Its file."""
+
+    step: int
+    """Completed steps."""
+
+    tensors: dict[str, Tensor]
+    """Weights and optimiser state, on the CPU."""
+
+    state: dict[str, Any]
+    """The rest, as plain JSON values."""
+
+
+class Checkpoints:
+    """The checkpoints in one folder, which is made when the first is saved."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def paths(self) -> list[Path]:
+        """Files of all checkpoints, newest first; whether they are intact shows when they are read."""
+        found = [path for path in self.folder.glob(f"{_PREFIX}*{_SUFFIX}") if _step_of(path) is not None]
+        return sorted(found, key=lambda path: _step_of(path) or 0, reverse=True)
+
+    def save(self, *, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
+        """Write the state after `step` completed steps, then drop all but the last `KEEP`.
+
+        Raises:
+            TrainingError: it cannot be written (a full disk, say); earlier checkpoints are untouched.
+        """
+        path = self.folder / f"{_PREFIX}{step:08d}{_SUFFIX}"
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        text = json.dumps({"step": step, **state}, allow_nan=False)
+        content = save(plain, metadata={"state": text, "sha256": _digest(text, plain)})
+        with disk_errors(path, advice=self._advice()):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, content)
+            _sync(self.folder)  # the new name is on the disk before an old file goes
+        for old in self.paths()[KEEP:]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def load_newest(self, say: Callable[[str], None]) -> Checkpoint | None:
+        """The newest intact checkpoint, or None if there are none; damaged ones passed over are said.
+
+        Raises:
+            TrainingError: there are checkpoints, and all are damaged.
+        """
+        damaged = []
+        for path in self.paths():
+            try:
+                checkpoint = read_checkpoint(path)
+            except DataError as error:
+                damaged.append(str(error))
+                continue
+            for reason in damaged:
+                say(f"{reason}; going on from {path.name} instead")
+            return checkpoint
+        if damaged:
+            raise TrainingError(
+                f"no intact checkpoint to resume from: {'; '.join(damaged)}; start anew with overwrite"
+            )
+        return None
+
+    def last_good(self) -> str:
+        """Where a user can go on from, in words."""
+        return next((str(path) for path in self.paths()), "none was saved yet")
+
+    def _advice(self) -> str:
+        return f"Make room and resume; last good checkpoint: {self.last_good()}"
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint and check it whole.
+
+    Raises:
+        DataError: the file is damaged or no checkpoint.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DataError(f"checkpoint {path} is damaged ({error})") from error
+    text, expected = metadata.get("state"), metadata.get("sha256")
+    if text is None or _digest(text, tensors) != expected:
+        raise DataError(f"checkpoint {path} is damaged (its checksum does not match)")
+    state = json.loads(text)
+    return Checkpoint(path=path, step=state.pop("step"), tensors=tensors, state=state)
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path, *, advice: str) -> Iterator[None]:
+    """Turn an operating system's refusal to write `path` into a `TrainingError` that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be written ({error.strerror or error}). {advice}") from error
+
+
+def _step_of(path: Path) -> int | None:
+    digits = path.name[len(_PREFIX) : -len(_SUFFIX)]
+    return int(digits) if digits.isdecimal() else None
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor_bytes(tensor))
+    return digest.hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

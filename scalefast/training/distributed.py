@@ -1,0 +1,125 @@
+"""The processes of a run: one, or those that `torchrun` started (RANK, LOCAL_RANK, WORLD_SIZE)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from scalefast.errors import InputError, TrainingError
+
+__all__ = ["World", "join_world"]
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Which process this is, of how many, and where it computes."""
+
+    rank: int
+    """Number of this process, from 0."""
+
+    size: int
+    """Number of processes."""
+
+    device: torch.device
+    """Where this process trains."""
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the run folder and talks to the user."""
+        return self.rank == 0
+
+    def on_main(self, action: Callable[[], Result]) -> Result:
+        """What `action` returns in process 0, where alone it runs, for all processes; it must be picklable.
+
+        Raises:
+            TrainingError: in every other process, where `action` raised in process 0 (which raises what it
+                raised): all of them stop, none waits for ever.
+        """
+        if self.size == 1:
+            return action()
+        outcome: list[Any] = [None, None]
+        failure: Exception | None = None
+        if self.is_main:
+            try:
+                outcome[0] = action()
+            except Exception as error:
+                failure, outcome[1] = error, str(error)
+        dist.broadcast_object_list(outcome, src=0, device=self.device if self.device.type == "cuda" else None)
+        if failure is not None:
+            raise failure
+        if outcome[1] is not None:
+            raise TrainingError(f"process {self.rank} stops, since process 0 stopped: {outcome[1]}")
+        return outcome[0]
+
+    def data_parallel(self, task: nn.Module) -> nn.Module:
+        """`task` with gradients averaged over the processes; `task` itself in a run of one process."""
+        if self.size == 1:
+            return task
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(
+            task, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+
+
+@contextlib.contextmanager
+def join_world(device: str | torch.device | None = None) -> Iterator[World]:
+    """The processes of this run for the length of a `with` block.
+
+    A process group that the caller has initialised is used and left alone. Under `torchrun` one is
+    initialised (NCCL on CUDA, else Gloo) and taken down at the end. Otherwise the process is alone.
+
+    Args:
+        device: where to train; None takes the GPU of this process (LOCAL_RANK) if there is one, else the CPU.
+
+    Raises:
+        InputError: a device that is not there.
+    """
+    place = _device(device)
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    started = not _initialised() and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if started:
+        on_gpu = place.type == "cuda"
+        dist.init_process_group("nccl" if on_gpu else "gloo", device_id=place if on_gpu else None)
+    try:
+        if _initialised():
+            yield World(rank=dist.get_rank(), size=dist.get_world_size(), device=place)
+        else:
+            yield World(rank=0, size=1, device=place)
+    finally:
+        if started:
+            dist.destroy_process_group()
+
+
+def _initialised() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"unknown device {device!r}; expected 'cpu', 'cuda' or 'cuda:<number>'") from error
+    if place.type == "cuda":
+        if not torch.cuda.is_available():
+            raise InputError(
+                f"device {str(place)!r} is not available: this torch sees no CUDA GPU; use 'cpu'"
+            )
+        if place.index is None:
+            place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        count = torch.cuda.device_count()
+        if place.index >= count:
+            raise InputError(f"device {str(place)!r} is not there: this machine has {count} GPUs")
+    return place

@@ -1,0 +1,68 @@
+"""Losses of the steps since the last line of the log, left on the device until somebody wants to read "
+"them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from scalefast.errors import TrainingError
+from scalefast.pretraining import PretrainingLosses
+
+__all__ = ["METRICS", "Meter"]
+
+METRICS = ("loss", "mcm_loss", "set_loss", "mcm_accuracy", "set_accuracy")
+"""What the log holds of a step, in this order; accuracies in [0, 1]."""
+
+
+class Meter:
+    """Collects `METRICS` of every step without waiting for the device; `read` is the only synchronisation.
+
+    Args:
+        step: steps completed so far.
+        rows: metrics of the steps before that which no line of the log holds yet (from a checkpoint).
+        last_good: names the checkpoint that an error advises to go on from.
+    """
+
+    def __init__(
+        self, *, last_good: Callable[[], str], step: int = 0, rows: Sequence[Sequence[float]] = ()
+    ) -> None:
+        self._last_good = last_good
+        self._step = step  # completed steps that `_rows` reaches up to
+        self._rows = [list(row) for row in rows]
+        self._waiting: list[Tensor] = []
+
+    def add(self, losses: PretrainingLosses) -> None:
+        """Take the losses of the next step."""
+        self._waiting.append(torch.stack([getattr(losses, name).detach().float() for name in METRICS]))
+
+    def read(self) -> list[list[float]]:
+        """Metrics of all steps since `mean` was last called, oldest first.
+
+        Raises:
+            TrainingError: the loss of a step is not finite; step, loss and checkpoint are named.
+        """
+        fresh = torch.stack(self._waiting).tolist() if self._waiting else []
+        self._waiting.clear()
+        for row in fresh:
+            self._step += 1
+            if not all(math.isfinite(value) for value in row):
+                told = ", ".join(f"{name} {value:g}" for name, value in zip(METRICS, row, strict=True))
+                raise TrainingError(
+                    f"the loss is not finite at step {self._step} ({told}): the run stops. Last good "
+                    f"checkpoint: {self._last_good()}. Try a smaller learning_rate, clip_grad_norm=1.0 or "
+                    "precision='fp32'."
+                )
+            self._rows.append(row)
+        return self._rows
+
+    def mean(self) -> dict[str, float]:
+        """Mean of every metric over those steps, which are then forgotten; the arithmetic is that of "
+        "Python floats."""
+        rows = self.read()
+        means = {name: math.fsum(row[i] for row in rows) / len(rows) for i, name in enumerate(METRICS)}
+        self._rows = []
+        return means

@@ -1,0 +1,164 @@
+"""Pretraining, from a feature store to a run folder: what happens, in the order in which it happens."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from scalefast.backbones._precision import precision_name, resolve_precision
+from scalefast.kernels import RandomState
+from scalefast.training.bank import load_bank
+from scalefast.training.config import PretrainConfig
+from scalefast.training.distributed import join_world
+from scalefast.training.logs import LOG_NAME, RunLog, read_log
+from scalefast.training.metrics import METRICS
+from scalefast.training.progress import Progress
+from scalefast.training.run_folder import RunFolder, build_record, read_record
+from scalefast.training.schedule import learning_rate_at, set_learning_rate
+from scalefast.training.session import Session
+from scalefast.training.state import build_task
+
+if TYPE_CHECKING:
+    from scalefast.features import FeatureStore
+
+__all__ = ["RunResult", "pretrain"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What `pretrain` leaves behind."""
+
+    folder: Path
+    """The run folder; `SCALE.from_pretrained` and `load_run` take it."""
+
+    steps: int
+    """Completed steps, over all sessions of the run."""
+
+    resumed_from: int
+    """Completed steps when this session began; 0 for a run from its beginning."""
+
+    losses: dict[str, float]
+    """`loss`, `mcm_loss`, `set_loss`, `mcm_accuracy` and `set_accuracy` in the last line of the log."""
+
+    notes: tuple[str, ...]
+    """What was not as one might expect: videos that an epoch leaves out, a damaged checkpoint passed "
+    "over, ..."""
+
+
+def pretrain(
+    store: FeatureStore | str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str],
+    config: PretrainConfig | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> RunResult:
+    """Train SCALE on the features of a store, without labels.
+
+    Under `torchrun`, every process calls this and takes its part of each batch; the result is that of one
+    process.
+
+    Args:
+        store: a feature store or its folder.
+        out: the run folder, made if need be.
+        config: what to do; None takes the paper's values, or those of the run that is resumed.
+        resume: go on with the run in `out` from its last checkpoint, bit for bit as if it had not stopped;
+            where there is no run yet, one is begun.
+        overwrite: replace the run in `out`.
+        device: where to train; None takes the GPU of this process if there is one, else the CPU.
+        progress: whether to show a bar (on a terminal) or lines (elsewhere); process 0 alone does.
+
+    Raises:
+        InputError: a folder that holds a run, a run of another configuration or store, a store that does not
+        fit.
+        TrainingError: the loss became NaN or infinite, or a file cannot be written; both name the last
+        checkpoint.
+    """
+    folder = RunFolder(out)
+    with join_world(device) as world, contextlib.ExitStack() as held:
+        shown = Progress(shown=progress and world.is_main)
+        held.callback(shown.close)
+        resuming = world.on_main(lambda: folder.admit(resume=resume, overwrite=overwrite))
+        world.on_main(lambda: held.enter_context(folder.locked()))
+        if config is None:
+            config = (
+                PretrainConfig.from_dict(read_record(folder.path)["config"]) if resuming else PretrainConfig()
+            )
+        config = resolved(config, device=world.device)
+
+        bank = load_bank(store, views=config.views, device=world.device)
+        task = build_task(config, feature_dim=bank.features.shape[-1]).to(world.device)
+        session = Session(config=config, world=world, folder=folder, bank=bank, task=task, progress=shown)
+        record = build_record(config, store=bank.facts, model=task.model.config())
+        world.on_main(lambda: folder.begin(record, resuming=resuming))
+        if resuming:
+            session.resume()
+        session.begin(
+            held.enter_context(RunLog(folder.path, step=session.start, say=shown.say))
+            if world.is_main
+            else None
+        )
+        train(session)
+        world.on_main(session.finish)
+        last = world.on_main(lambda: read_log(folder.path / LOG_NAME)[-1])
+    return RunResult(
+        folder=folder.path,
+        steps=session.plan.total_steps,
+        resumed_from=session.start,
+        losses={name: last[name] for name in METRICS},
+        notes=tuple(shown.notes),
+    )
+
+
+def train(session: Session) -> None:
+    """The loop: every step from where the session begins to the end of the run."""
+    config, plan, world, bank = session.config, session.plan, session.world, session.bank
+    model, optimizer, meter = world.data_parallel(session.task), session.optimizer, session.meter
+    parameters = list(session.task.parameters())
+    # Seed and step live on the device and are advanced there: all randomness of a step is a function of them.
+    state = torch.tensor([config.seed, session.start], device=world.device)
+    model.train()
+    for step in range(session.start, plan.total_steps):
+        if step == session.start or step % plan.steps_per_epoch == 0:
+            order = plan.order(step // plan.steps_per_epoch).to(world.device)
+        rows = order[plan.share(step, rank=world.rank, world_size=world.size)]
+        rng = RandomState(state, rows)
+        features, positions = bank.draw(rows, views=config.views, rng=rng)
+
+        learning_rate = learning_rate_at(
+            step,
+            total_steps=plan.total_steps,
+            peak=config.learning_rate,
+            warmup_fraction=config.warmup_fraction,
+        )
+        set_learning_rate(optimizer, learning_rate)
+        with session.autocast:
+            losses = model(features, positions, rng=rng)
+        losses.loss.backward()
+        if config.clip_grad_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, config.clip_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        state[1] += 1
+        meter.add(losses)
+
+        done = step + 1
+        if session.reports(done):
+            session.report(done, learning_rate=learning_rate)
+        if session.saves(done):
+            session.save(done)
+
+
+def resolved(config: PretrainConfig, *, device: torch.device) -> PretrainConfig:
+    """The configuration with "auto" replaced by the precision that it means on `device`."""
+    if config.precision != "auto":
+        return config
+    return config.replace(precision=precision_name(resolve_precision(None, device=device)))
