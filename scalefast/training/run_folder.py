@@ -123,7 +123,7 @@ class RunFolder:
             write_atomically(self.path / RECORD_NAME, (json.dumps(record, indent=2) + "\n").encode())
 
     def _clear(self) -> None:
-        """Remove what a run writes and nothing else; run.json last, so that after a kill it is still a run."""
+        """Remove what a run writes, nothing else; run.json last: after a kill it is still a run."""
         for name in _FOLDERS:
             if (self.path / name).is_dir():
                 shutil.rmtree(self.path / name)

@@ -46,6 +46,9 @@ class RunResult:
     losses: dict[str, float]
     """`loss`, `mcm_loss`, `set_loss`, `mcm_accuracy` and `set_accuracy` in the last line of the log."""
 
+    is_main: bool
+    """Whether this process is the only or the first of the run: the one to print results."""
+
     notes: tuple[str, ...]
     """What was not as one might expect: videos that an epoch leaves out, a damaged checkpoint passed "
     "over, ..."""
@@ -114,6 +117,7 @@ def pretrain(
         steps=session.plan.total_steps,
         resumed_from=session.start,
         losses={name: last[name] for name in METRICS},
+        is_main=world.is_main,
         notes=tuple(shown.notes),
     )
 

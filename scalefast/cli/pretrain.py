@@ -1,0 +1,157 @@
+"""`scalefast pretrain`: train SCALE on a feature store, without labels."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    from scalefast.training import PretrainConfig
+
+__all__ = ["Args", "run"]
+
+_Whole = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
+_Real = Annotated[float | None, tyro.conf.arg(metavar="X", help_behavior_hint="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Train SCALE on the clip features of a store, without labels, and leave a run folder.
+
+    What is not given comes from the recipe; with --resume, from the run that goes on. The run folder holds the
+    model (model.safetensors, config.json), its log and what --resume needs.
+
+    On N GPUs: torchrun --nproc-per-node N -m scalefast pretrain STORE --out RUN
+    """
+
+    store: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STORE")]
+    """Feature store, as `scalefast extract` or FeatureStore.create left it."""
+
+    out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
+    """Run folder to make."""
+
+    resume: bool = False
+    """Go on with the run in --out from its last checkpoint, exactly as if it had not stopped."""
+
+    overwrite: bool = False
+    """Replace the run in --out."""
+
+    device: Annotated[str | None, tyro.conf.arg(metavar="DEVICE", help_behavior_hint="")] = None
+    """cpu, cuda or cuda:N. Without it: the GPU if there is one."""
+
+    recipe: Annotated[Literal["k400", "ucf101"] | None, tyro.conf.arg(help_behavior_hint="(k400)")] = None
+    """Values of a published run: k400 trains 200 epochs, ucf101 1000; all else is alike."""
+
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """JSON object with any of the fields below (learning_rate for --learning-rate); options given here win."""
+
+    epochs: _Whole = None
+    """Passes over the videos (recipe)."""
+
+    batch_size: _Whole = None
+    """Videos a step, over all processes; fewer if the store holds fewer (512)."""
+
+    views: _Whole = None
+    """Clips in each of the two sets that a step draws from a video (8)."""
+
+    learning_rate: _Real = None
+    """Peak learning rate (3e-4)."""
+
+    weight_decay: _Real = None
+    """Weight decay of AdamW (1e-4)."""
+
+    warmup_fraction: _Real = None
+    """Share of the steps over which the learning rate rises (0.05)."""
+
+    clip_grad_norm: _Real = None
+    """Largest norm of the gradient (no limit)."""
+
+    seed: _Whole = None
+    """Seed of everything random: weights, order, views, masks, dropout (0)."""
+
+    precision: Annotated[Literal["auto", "fp32", "bf16"] | None, tyro.conf.arg(help_behavior_hint="")] = None
+    """Arithmetic; auto takes bf16 where the hardware is fast in it (auto)."""
+
+    hidden_dim: _Whole = None
+    """Width of the model, a multiple of 32 (256)."""
+
+    num_layers: _Whole = None
+    """Transformer blocks (2)."""
+
+    mlp_ratio: _Real = None
+    """Width of a block's MLP as a multiple of --hidden-dim (2)."""
+
+    dropout: _Real = None
+    """Dropout probability (0.1)."""
+
+    projection_dim: _Whole = None
+    """Dimension in which the losses compare (128)."""
+
+    temperature: _Real = None
+    """Temperature of both losses (0.2)."""
+
+    mask_ratio: _Real = None
+    """Share of clips that are masked and predicted (0.25)."""
+
+    log_every: _Whole = None
+    """Steps from one line of the log to the next (10)."""
+
+    checkpoint_every: _Whole = None
+    """Steps from one checkpoint to the next (about one a minute)."""
+
+
+def run(args: Args) -> int:
+    """Trains, and says where the model lies and how to go on."""
+    from scalefast.training import pretrain
+
+    try:
+        result = pretrain(
+            args.store,
+            out=args.out,
+            config=build_config(args),
+            resume=args.resume,
+            overwrite=args.overwrite,
+            device=args.device,
+        )
+    except KeyboardInterrupt:
+        print(
+            f"stopped; to go on: scalefast pretrain {args.store} --out {args.out} --resume", file=sys.stderr
+        )
+        raise
+    if result.is_main:
+        losses = ", ".join(f"{name} {value:.4f}" for name, value in result.losses.items())
+        print(f"{result.folder}: {result.steps} steps; last line of the log: {losses}")
+    return 0
+
+
+def build_config(args: Args) -> PretrainConfig:
+    """The configuration that the options mean: recipe (or, resuming, the run's own), then file, then options.
+
+    Raises:
+        InputError: a field of the file is unknown, or a value is out of its range.
+    """
+    from scalefast.training import PretrainConfig, load_run
+    from scalefast.training.recipes import RECIPES
+    from scalefast.training.run_folder import RunFolder
+
+    if args.recipe is None and args.resume and RunFolder(args.out).holds_run:
+        config = load_run(args.out).config
+    else:
+        config = RECIPES[args.recipe or "k400"]()
+    if args.config is not None:
+        config = PretrainConfig.from_json(_read(args.config), base=config, source=str(args.config))
+    given: dict[str, Any] = {name: getattr(args, name, None) for name in config.to_dict()}
+    return config.replace(**{name: value for name, value in given.items() if value is not None})
+
+
+def _read(path: Path) -> str:
+    from scalefast.errors import InputError
+
+    try:
+        return path.read_text(encoding="utf-8-sig")  # with or without a byte order mark
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: the configuration cannot be read ({error})") from error
