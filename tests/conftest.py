@@ -1,17 +1,35 @@
-"""Fixtures for all tests."""
+"""Fixtures for all tests, and what the closing lines of a run say."""
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+NO_SHARED_DATA = "../shared/data is absent: the tests on real videos and lists are left out"
+
+# The GPU machine's Python has no hypothesis, and the tests there do not use it.
+if importlib.util.find_spec("hypothesis") is not None:
+    import hypothesis
+
+    # The same examples in every run, and no time limit for one example: the machine may be busy.
+    hypothesis.settings.register_profile("scalefast", derandomize=True, deadline=None, database=None)
+    hypothesis.settings.load_profile("scalefast")
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of real videos and annotation lists beside the checkout; tests that need it skip without it."""
     if not SHARED_DATA.is_dir():
-        pytest.skip("../shared/data is absent: the tests on real videos and lists are left out")
+        pytest.skip(NO_SHARED_DATA)
     return SHARED_DATA
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Counts the tests that were left out for want of the shared data, since many skips with one cause hide in a list."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    absent = sum(NO_SHARED_DATA in str(report.longrepr) for report in skipped)
+    if absent:
+        terminalreporter.write_sep("-", f"{absent} tests skipped: {NO_SHARED_DATA}", yellow=True)
