@@ -12,16 +12,20 @@ if TYPE_CHECKING:
 
 __all__ = ["check_compatible"]
 
-_RECIPE = ("num_frames", "stride", "nominal_fps")
-"""What makes a clip. Number of clips, crops, flips and size may differ: training and test views do."""
+_CLIP = ("num_frames", "stride", "nominal_fps")
+"""What makes a clip. Number of clips, crops and flips may differ: those of training and test views do."""
+
+_BACKBONE = ("name", "architecture", "weights_hash", "num_frames", "size", "mean", "std", "pooling")
+"""What decides the features; precision and the place of the weights do not."""
 
 
 def check_compatible(first: FeatureStore, second: FeatureStore) -> None:
     """Refuse to mix features that do not live in one space.
 
-    Compared are the feature dimension and, where both stores state them, the backbone's name, weights and
-    preprocessing, the frames, stride and frame rate of a clip, and the form of the positions. A store made
-    from one's own arrays without a `backbone` in its provenance is compared by dimension alone.
+    Compared are the feature dimension and, where both stores state them: the backbone (its `identity`, a hash
+    of weights and preprocessing; where one store has none, the name and the hash of the weights), the frames,
+    stride and frame rate of a clip, and the form of the positions. A store made from one's own arrays without
+    a `backbone` in its provenance is compared by the rest.
 
     Raises:
         StoreError: names both stores and every difference.
@@ -32,31 +36,38 @@ def check_compatible(first: FeatureStore, second: FeatureStore) -> None:
 
 
 def _differences(first: FeatureStore, second: FeatureStore) -> Iterator[str]:
+    one, two = first.provenance, second.provenance
     if first.feature_dim != second.feature_dim:
         yield f"feature dimension {first.feature_dim} and {second.feature_dim}"
-    one, two = _facts(first.provenance), _facts(second.provenance)
+    yield from _unequal("backbone", *_backbones(one, two))
+    yield from _unequal("clip", _part(one, "recipe", _CLIP), _part(two, "recipe", _CLIP))
+    if one.get("positions", two.get("positions")) != two.get("positions", one.get("positions")):
+        yield f"positions {one['positions']!r} and {two['positions']!r}"
+
+
+def _backbones(one: dict[str, Any], two: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What to compare of the two backbones: nothing where they are the same."""
+    identities = [_part(provenance, "backbone", ("identity",)) for provenance in (one, two)]
+    if not all(identities):
+        weights = ("name", "weights_hash")
+        return _part(one, "backbone", weights), _part(two, "backbone", weights)
+    if identities[0] == identities[1]:
+        return {}, {}
+    facts = _part(one, "backbone", _BACKBONE), _part(two, "backbone", _BACKBONE)
+    return facts if facts[0] != facts[1] else (identities[0], identities[1])
+
+
+def _part(provenance: dict[str, Any], name: str, keys: tuple[str, ...]) -> dict[str, Any]:
+    part = provenance.get(name)
+    if isinstance(part, str):
+        part = {"name": part}
+    return {key: part[key] for key in keys if key in part} if isinstance(part, dict) else {}
+
+
+def _unequal(what: str, one: dict[str, Any], two: dict[str, Any]) -> Iterator[str]:
     for key in one:
         if key in two and one[key] != two[key]:
-            yield f"{key} {_short(one[key])} and {_short(two[key])}"
-
-
-def _facts(provenance: dict[str, Any]) -> dict[str, Any]:
-    facts: dict[str, Any] = {}
-    backbone = provenance.get("backbone")
-    if isinstance(backbone, str):
-        facts["backbone name"] = backbone
-    elif isinstance(backbone, dict):
-        facts |= {f"backbone {key}": value for key, value in backbone.items() if key not in _VOLATILE}
-    recipe = provenance.get("recipe")
-    if isinstance(recipe, dict):
-        facts |= {f"clip {key}": recipe[key] for key in _RECIPE if key in recipe}
-    if "positions" in provenance:
-        facts["positions"] = provenance["positions"]
-    return facts
-
-
-_VOLATILE = ("device", "dtype", "size")
-"""Where and how it was computed, and the side of the frames: test views may be larger."""
+            yield f"{what} {key} {_short(one[key])} and {_short(two[key])}"
 
 
 def _short(value: Any) -> str:

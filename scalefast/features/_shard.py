@@ -104,8 +104,10 @@ def _sections(content: ShardContent) -> dict[str, torch.Tensor]:
     return sections
 
 
-def encode_shard(content: ShardContent, *, index: int) -> tuple[list[bytes | memoryview], dict[str, Any]]:
-    """Lay out one shard.
+def encode_shard(
+    content: ShardContent, *, index: int, plan: str
+) -> tuple[list[bytes | memoryview], dict[str, Any]]:
+    """Lay out shard number `index` of the store whose plan has the checksum `plan`.
 
     Returns:
         The chunks to write one after the other, and the shard's entry for the header of the store: `name`,
@@ -129,6 +131,7 @@ def encode_shard(content: ShardContent, *, index: int) -> tuple[list[bytes | mem
         "format": SHARD_FORMAT,
         "version": FORMAT_VERSION,
         "index": index,
+        "plan": plan,
         "block_bytes": BLOCK_BYTES,
         "section_bytes": start,
         "sections": table,
@@ -174,6 +177,7 @@ class Shard:
             if name in self._table:
                 self._verify(name, 0, len(self._table[name]["blocks"]))
         self.index: int = header["index"]
+        self.plan: str = header["plan"]
         self.offsets: np.ndarray = self._view("offsets").numpy().copy()
         self.rows = len(self.offsets) - 1
         self.clips = int(self.offsets[-1])

@@ -79,16 +79,29 @@ class StoreWriter:
             provenance.
         shards: number of shards.
         classes: names of the classes, or None.
+        overwrite: start anew where the folder holds a finished store, or one under way with another plan.
 
     Raises:
-        StoreError: the folder holds something else, or a store (finished or not) that follows from another
-            plan; both values of every difference are named. Or another process is writing it.
+        StoreError: the folder holds something else, or (without `overwrite`) a store that follows from
+            another plan; both values of every difference are named. Or another process is writing it.
     """
 
     def __init__(
-        self, path: str | Path, *, plan: Mapping[str, Any], shards: int, classes: list[str] | None = None
+        self,
+        path: str | Path,
+        *,
+        plan: Mapping[str, Any],
+        shards: int,
+        classes: list[str] | None = None,
+        overwrite: bool = False,
     ) -> None:
         self.path = Path(path)
+        self.entries: dict[int, dict[str, Any]] = {}
+        """Finished shards by number."""
+        self.damaged: list[str] = []
+        """What was wrong with shards of the interrupted writer that are to be written again."""
+        self.complete = False
+        """Whether the store is finished, which it may have been before."""
         self._shards = shards
         self._start: dict[str, Any] = {
             "format": PARTIAL_FORMAT,
@@ -97,17 +110,12 @@ class StoreWriter:
             "classes": classes,
             "provenance": dict(plan),
         }
-        self.entries: dict[int, dict[str, Any]] = {}
-        """Finished shards by number."""
-        self.damaged: list[str] = []
-        """Shards of the interrupted writer that did not match their checksums and are to be written again."""
-        self.complete = False
-        """Whether the store was finished before this writer opened it."""
+        self._plan = checksum(seal(self._start))
         with disk_errors(self.path, advice="Choose another folder."):
             self.path.mkdir(parents=True, exist_ok=True)
         self._lock = FolderLock(self.path)
         try:
-            self._begin_or_resume()
+            self._begin(overwrite)
         except BaseException:
             self._lock.release()
             raise
@@ -120,26 +128,31 @@ class StoreWriter:
     ) -> None:
         self._lock.release()
 
-    def _begin_or_resume(self) -> None:
-        if (self.path / HEADER_NAME).exists():
+    def _begin(self, overwrite: bool) -> None:
+        """Find out what the folder holds, and begin, go on, or refuse."""
+        finished, partial = self.path / HEADER_NAME, self.path / PARTIAL_NAME
+        if finished.exists() and not overwrite:
             header = read_header(self.path)
             self._check_same({key: header[key] for key in ("classes", "provenance")}, what="was made")
+            self.entries = dict(enumerate(header["shards"]))
             self.complete = True
-            (self.path / PARTIAL_NAME).unlink(missing_ok=True)  # killed between the last two steps
-            return
-        if (self.path / PARTIAL_NAME).exists():
-            where = str(self.path / PARTIAL_NAME)
-            found = unseal((self.path / PARTIAL_NAME).read_bytes(), form=PARTIAL_FORMAT, where=where)
-            self._check_same(found, what="was started")
+            partial.unlink(missing_ok=True)  # killed between the last two steps
+        elif not finished.exists() and partial.exists() and self._continues(partial, overwrite):
             self._take_over()
-            return
-        others = sorted(item.name for item in self.path.iterdir() if item.name not in (FolderLock.NAME,))
-        others = [name for name in others if name != PARTIAL_NAME + TEMPORARY_SUFFIX]
-        if others:
-            raise StoreError(
-                f"{self.path}: the folder exists and holds {others[0]!r}; a new store needs an empty folder"
+        else:
+            self._begin_anew(finished.exists() or partial.exists())
+
+    def _continues(self, partial: Path, overwrite: bool) -> bool:
+        """Whether the store under way has our plan; an error if it has not and must not be overwritten."""
+        try:
+            self._check_same(
+                unseal(partial.read_bytes(), form=PARTIAL_FORMAT, where=str(partial)), what="was started"
             )
-        write_atomically(self.path / PARTIAL_NAME, [seal(self._start)], advice="Choose another folder.")
+        except StoreError:
+            if not overwrite:
+                raise
+            return False
+        return True
 
     def _check_same(self, found: dict[str, Any], *, what: str) -> None:
         wanted = {key: self._start[key] for key in found}
@@ -150,8 +163,23 @@ class StoreWriter:
                 f"or overwrite it. Different: {'; '.join(different[:6])}"
             )
 
+    def _begin_anew(self, replace: bool) -> None:
+        if not replace:
+            stale = {FolderLock.NAME, PARTIAL_NAME + TEMPORARY_SUFFIX}
+            others = sorted(item.name for item in self.path.iterdir() if item.name not in stale)
+            if others:
+                raise StoreError(
+                    f"{self.path}: holds {others[0]!r} already; a new store needs an empty folder"
+                )
+        write_atomically(self.path / PARTIAL_NAME, [seal(self._start)], advice="Choose another folder.")
+        # From here on the folder is a new store under way: shards of another plan count for nothing.
+        for name in (HEADER_NAME, LEDGER_NAME):
+            (self.path / name).unlink(missing_ok=True)
+        for path in self.path.glob(shard_name(0).replace("00000", "*")):
+            path.unlink()
+
     def _take_over(self) -> None:
-        """Keep finished shards whose every block is sound; forget the rest."""
+        """Keep shards of our plan whose every block is sound; delete the rest."""
         for index in range(self._shards):
             path = self.path / shard_name(index)
             if not path.exists():
@@ -159,9 +187,13 @@ class StoreWriter:
             try:
                 shard = Shard(path, where=str(path))
                 shard.verify()
-                self.entries[index] = shard.entry()
             except StoreError as error:
                 self.damaged.append(str(error))
+                path.unlink()
+                continue
+            if shard.plan == self._plan and shard.index == index:
+                self.entries[index] = shard.entry()
+            else:
                 path.unlink()
 
     @property
@@ -176,7 +208,7 @@ class StoreWriter:
             StoreError: no space left; finished shards stay, and the same command goes on from them.
         """
         assert 0 <= index < self._shards and index not in self.entries
-        chunks, entry = encode_shard(content, index=index)
+        chunks, entry = encode_shard(content, index=index, plan=self._plan)
         write_atomically(self.path / entry["name"], chunks, advice=self._advice)
         self.entries[index] = entry
 
@@ -184,6 +216,12 @@ class StoreWriter:
         """A finished shard, to read."""
         path = self.path / shard_name(index)
         return Shard(path, where=str(path), entry=self.entries[index])
+
+    def discard(self) -> None:
+        """Delete what has been written; the folder stays, empty."""
+        self._begin_anew(True)
+        (self.path / PARTIAL_NAME).unlink()
+        self.entries.clear()
 
     def finish(self, *, ledger: bytes | None = None) -> None:
         """Write the ledger and the header: from here on the folder is a store.

@@ -15,7 +15,15 @@ MakeStore = Callable[..., FeatureStore]
 
 def provenance(**changes: Any) -> dict[str, Any]:
     base: dict[str, Any] = {
-        "backbone": {"name": "r3d", "weights_hash": "ab" * 32, "mean": [0.45], "size": 112, "device": "cpu"},
+        "backbone": {
+            "name": "r3d",
+            "weights_hash": "ab" * 32,
+            "mean": [0.45],
+            "size": 112,
+            "identity": "1" * 64,
+            "precision": "fp32",
+            "source": {"kind": "folder"},
+        },
         "recipe": {
             "name": "train",
             "num_frames": 16,
@@ -28,6 +36,8 @@ def provenance(**changes: Any) -> dict[str, Any]:
     }
     for key, value in changes.items():
         part, _, field = key.partition("__")
+        if part == "backbone" and field not in ("name", "precision", "source"):
+            base[part] = {**base[part], "identity": "2" * 64}
         if field:
             base[part] = {**base[part], field: value}
         else:
@@ -38,7 +48,8 @@ def provenance(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"backbone__name": "other"}, r"backbone name 'r3d' and 'other'"),
+        ({"backbone__name": "other", "backbone__identity": "3"}, "backbone name 'r3d' and 'other'"),
+        ({"backbone__identity": "3"}, r"backbone identity '111.*' and '3'"),
         ({"backbone__weights_hash": "cd" * 32}, r"backbone weights_hash 'abab.*' and 'cdcd"),
         ({"backbone__mean": [0.5]}, r"backbone mean \[0.45\] and \[0.5\]"),
         ({"recipe__stride": 2}, "clip stride 4 and 2"),
@@ -60,7 +71,11 @@ def test_what_must_not_be_mixed(make_store: MakeStore, changes: dict[str, Any], 
     [
         {},
         {"recipe__name": "test", "recipe__clips": 15, "recipe__flip": False},
-        {"backbone__size": 128, "backbone__device": "cuda"},
+        {
+            "backbone__name": "a copy of it",
+            "backbone__precision": "bf16",
+            "backbone__source": {"kind": "hub"},
+        },
         {"backbone": None},
         {"positions": "paper", "seed": 5},
     ],
@@ -86,4 +101,7 @@ def test_a_backbone_given_by_name(make_store: MakeStore) -> None:
     )
     with pytest.raises(StoreError, match="backbone name 'a' and 'b'"):
         one.check_compatible(two)
-    make_store("three", provenance={"backbone": {"name": "a", "weights_hash": "x"}}).check_compatible(one)
+    three = make_store("three", provenance={"backbone": {"name": "a", "weights_hash": "x", "identity": "i"}})
+    three.check_compatible(one)
+    with pytest.raises(StoreError, match="backbone name 'b' and 'a'"):
+        two.check_compatible(three)
