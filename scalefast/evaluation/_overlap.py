@@ -1,0 +1,113 @@
+"""Whether test videos are in the training store too."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from scalefast.features import FeatureStore
+
+__all__ = ["Overlap", "find_overlap"]
+
+ROWS = 1024
+"""Videos that are read at a time."""
+
+ALIKE = 0.05
+"""Distance of two means, as a share of their distance from the mean video, below which it is rounding: fp16 features of
+one video from batches of different size differ by a hundredth of this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overlap:
+    """Test videos by what is known of them in the training store."""
+
+    shared: tuple[str, ...]
+    """Ids of videos that are in both stores."""
+    namesakes: int
+    """Ids in both stores that name different videos."""
+    copies: tuple[str, ...]
+    """Test ids whose features are to the bit those of a training video of another name."""
+
+
+def find_overlap(train: FeatureStore, test: FeatureStore) -> Overlap:
+    """Compare ids, and where ids do not decide, contents.
+
+    An id in both stores is the same video, unless that is disproved: the two ledgers give it different
+    numbers of frames; or both extractions had the same settings, so that a video would have the same
+    features, and it has not. Row numbers, which a store made from arrays has for want of ids, name nothing;
+    there equal features decide.
+    """
+    place = {name: row for row, name in enumerate(train.ids)}
+    first, second = _fingerprints(train), _fingerprints(test)
+    known = set(first)
+    if _unnamed(train) and _unnamed(test):
+        same = tuple(name for name, print_ in zip(test.ids, second, strict=True) if print_ in known)
+        return Overlap(shared=same, namesakes=0, copies=())
+    common = [(place[name], row) for row, name in enumerate(test.ids) if name in place]
+    different = _disproved(train, test, common)
+    return Overlap(
+        shared=tuple(test.ids[row] for pair in common if pair not in different for row in pair[1:]),
+        namesakes=len(different),
+        copies=tuple(
+            name
+            for name, print_ in zip(test.ids, second, strict=True)
+            if print_ in known and name not in place
+        ),
+    )
+
+
+def _disproved(train: FeatureStore, test: FeatureStore, pairs: list[tuple[int, int]]) -> set[tuple[int, int]]:
+    """Of pairs of rows with one id, those that are two videos for certain."""
+    before, now = _frames(train), _frames(test)
+    different = set()
+    for one, two in pairs:
+        name = test.ids[two]
+        if name in before and name in now and before[name] != now[name]:
+            different.add((one, two))
+    if pairs and _settings(train) is not None and _settings(train) == _settings(test):
+        centre = _means(train, list(range(min(len(train), ROWS)))).mean(0)
+        for start in range(0, len(pairs), ROWS):
+            part = pairs[start : start + ROWS]
+            a, b = _means(train, [one for one, _ in part]), _means(test, [two for _, two in part])
+            far = (a - b).norm(dim=1) > ALIKE * (b - centre).norm(dim=1)
+            different |= {pair for pair, apart in zip(part, far.tolist(), strict=True) if apart}
+    return different
+
+
+def _means(store: FeatureStore, rows: list[int]) -> Tensor:
+    features, _, lengths = store.sets(rows)
+    return features.double().sum(1) / lengths[:, None]  # the padding is zero
+
+
+def _fingerprints(store: FeatureStore) -> list[bytes]:
+    """A hash of the features of every video."""
+    prints = []
+    for start in range(0, len(store), ROWS):
+        features, _, lengths = store.sets(slice(start, start + ROWS))
+        for clips, length in zip(features, lengths.tolist(), strict=True):
+            content = clips[:length].contiguous().view(torch.uint8).numpy()
+            prints.append(hashlib.blake2b(content, digest_size=16).digest())
+    return prints
+
+
+def _unnamed(store: FeatureStore) -> bool:
+    """Whether the ids are the row numbers."""
+    return store.ids == tuple(map(str, range(len(store))))
+
+
+def _settings(store: FeatureStore) -> dict[str, Any] | None:
+    """What an extraction's features follow from besides the video; None for a store made another way."""
+    names = ("backbone", "recipe", "seed")
+    if not all(name in store.provenance for name in names):
+        return None
+    return {name: store.provenance[name] for name in names}
+
+
+def _frames(store: FeatureStore) -> dict[str, str]:
+    """Frames of each file, by id; empty where the store has no ledger."""
+    return {row["path"]: row["frames"] for row in store.ledger or () if row["frames"]}

@@ -1,0 +1,163 @@
+"""What stands for a video: the mean of its clip features, SCALE's CLS, and their combinations.
+
+Legend: `N` videos, `V` clips a video, `D` backbone feature, `H` SCALE's width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scalefast.errors import DataError, InputError
+
+if TYPE_CHECKING:
+    from scalefast.features import FeatureStore
+    from scalefast.model import SCALE
+
+__all__ = ["REPRESENTATIONS", "Representation", "Representations", "represent", "represent_sets"]
+
+Representation = Literal["mean", "refined", "cls", "ensemble", "recommended"]
+"""
+mean: `[D]`, mean over the clips of the backbone features: what one has without SCALE.
+refined: `[H]`, mean over the clips of SCALE's refined features.
+cls: `[H]`, SCALE's CLS.
+ensemble: `[D + 2H]`, mean over the clips of [backbone, refined, CLS], as METHOD's k-NN takes it.
+recommended: `[D + 2H]`, the same three parts, each L2-normalised first, so that none outweighs the others by
+its scale
+    (backbones differ in it by orders of magnitude), and cosine similarity is the mean of the parts'
+    similarities.
+"""
+
+REPRESENTATIONS: tuple[Representation, ...] = get_args(Representation)
+
+BATCH_CLIPS = 4096
+"""Clips that go through SCALE at a time; 16 MiB of tokens in fp32 at H = 256, CLS apart."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Representations:
+    """One row a video, fp32."""
+
+    mean: Tensor
+    """`[N, D]`."""
+    refined: Tensor
+    """`[N, H]`."""
+    cls: Tensor
+    """`[N, H]`."""
+
+    @property
+    def ensemble(self) -> Tensor:
+        """`[N, D + 2H]`: mean over the clips of [backbone, refined, CLS]."""
+        return torch.cat([self.mean, self.refined, self.cls], dim=1)
+
+    @property
+    def recommended(self) -> Tensor:
+        """`[N, D + 2H]`: the parts of the ensemble, each of length 1."""
+        return torch.cat([F.normalize(part, dim=1) for part in (self.mean, self.refined, self.cls)], dim=1)
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in REPRESENTATIONS:
+            raise InputError(f"representation must be one of {', '.join(REPRESENTATIONS)}, got {name!r}")
+        return getattr(self, name)
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+
+def represent(
+    model: SCALE,
+    store: FeatureStore,
+    *,
+    device: torch.device | str | None = None,
+    batch_clips: int = BATCH_CLIPS,
+) -> Representations:
+    """Representations of all videos of a store, in its order.
+
+    Args:
+        model: SCALE, used in eval mode and left in the mode and on the device in which it came.
+        store: feature store; its videos may have different numbers of clips.
+        device: where to compute; None for the model's device.
+        batch_clips: clips in a batch, which bounds memory.
+
+    Raises:
+        InputError: the store's features are not of the width that the model was trained on.
+        DataError: a feature or position, or what the model makes of them, is NaN or infinite (the video is
+            named), or the store is damaged.
+    """
+    if store.feature_dim != model.feature_dim:
+        raise InputError(
+            f"{store.path}: its features have {store.feature_dim} dimensions, but the model was trained on "
+            f"{model.feature_dim}; extract the videos with the backbone that the model was trained on"
+        )
+    rows = max(1, batch_clips // int(store.lengths.max()))
+    parts = []
+    with _frozen(model, device) as home:
+        for start in range(0, len(store), rows):
+            features, positions, lengths = store.sets(slice(start, start + rows))
+            ids = store.ids[start : start + rows]
+            _check(features, ids, what=f"{store.path}: a feature")
+            _check(positions, ids, what=f"{store.path}: a position")
+            part = represent_sets(
+                model, features.to(home), positions.to(home).float(), lengths=lengths.to(home)
+            )
+            _check(part.ensemble, ids, what="the model's output")
+            parts.append(part)
+    return Representations(
+        mean=torch.cat([part.mean for part in parts]),
+        refined=torch.cat([part.refined for part in parts]),
+        cls=torch.cat([part.cls for part in parts]),
+    )
+
+
+def represent_sets(
+    model: SCALE, features: Tensor, positions: Tensor, *, lengths: Tensor | None = None
+) -> Representations:
+    """Representations of one batch of sets, with the model as it is (mode, device, dtype).
+
+    Args:
+        model: SCALE, in eval mode.
+        features: `[N, V, D]`, floating.
+        positions: `[N, V, 7]`.
+        lengths: `[N]` int64, clips of each set, the rest is padding; None: all V.
+    """
+    ragged = lengths is not None and bool((lengths != features.shape[1]).any())
+    output = model(features, positions, lengths=lengths if ragged else None)
+    present = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
+    if lengths is not None:
+        present = torch.arange(features.shape[1], device=features.device) < lengths[:, None]
+    return Representations(
+        mean=_masked_mean(features, present),
+        refined=_masked_mean(output.clips, present),
+        cls=output.video.float(),
+    )
+
+
+def _masked_mean(values: Tensor, present: Tensor) -> Tensor:
+    """`[N, V, W]` and bool `[N, V]` -> `[N, W]`: mean over the clips that are there, summed in fp32."""
+    kept = values.float().masked_fill(~present[..., None], 0.0)
+    return kept.sum(1) / present.sum(1, keepdim=True)
+
+
+@contextmanager
+def _frozen(model: SCALE, device: torch.device | str | None) -> Iterator[torch.device]:
+    """The model in eval mode on `device`, without gradients; afterwards as it was."""
+    was_training, came_from = model.training, next(model.parameters()).device
+    home = came_from if device is None else torch.device(device)
+    try:
+        with torch.inference_mode():
+            model.eval().to(home)
+            yield home
+    finally:
+        model.train(was_training).to(came_from)
+
+
+def _check(values: Tensor, ids: tuple[str, ...], *, what: str) -> None:
+    finite = torch.isfinite(values).flatten(1).all(1)
+    if not bool(finite.all()):
+        raise DataError(f"{what} of video {ids[int((~finite).nonzero()[0])]!r} is NaN or infinite")

@@ -1,0 +1,88 @@
+"""Exact nearest neighbours by inner product, in bounded memory and with a stated order among equals.
+
+Legend: `Q` queries, `N` gallery rows, `D` feature, `k` neighbours.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scalefast.errors import InputError
+
+__all__ = ["nearest_rows"]
+
+QUERY_ROWS = 1024
+"""Queries of one tile; with `GALLERY_ROWS` columns a tile of similarities takes 64 MiB in fp32."""
+
+GALLERY_ROWS = 16384
+"""Gallery rows of one tile."""
+
+
+def nearest_rows(
+    queries: Tensor,
+    gallery: Tensor,
+    *,
+    k: int,
+    query_rows: int = QUERY_ROWS,
+    gallery_rows: int = GALLERY_ROWS,
+) -> tuple[Tensor, Tensor]:
+    """The k gallery rows with the largest inner product, largest first, equals in the order of their rows.
+
+    `similarity = queries @ gallery.T; similarity.sort(descending=True, stable=True)`, of which the first k
+    columns are kept. Never more than one tile of `query_rows` x (`gallery_rows` + k) similarities is alive.
+
+    Args:
+        queries: `[Q, D]`, floating.
+        gallery: `[N, D]`, same dtype and device as the queries.
+        k: neighbours wanted, 1 to N.
+        query_rows: rows of a tile.
+        gallery_rows: columns of a tile.
+
+    Returns:
+        similarity `[Q, k]` in the dtype of the inputs, and row index `[Q, k]` int64.
+
+    Raises:
+        InputError: shapes do not match or k is outside 1..N.
+    """
+    if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
+        raise InputError(
+            f"queries and gallery must be [Q, D] and [N, D], got {queries.shape = } {gallery.shape = }"
+        )
+    if not 1 <= k <= len(gallery):
+        raise InputError(f"k must lie between 1 and the number of gallery rows, got {k = } {len(gallery) = }")
+    if not len(queries):
+        return queries.new_empty(0, k), torch.empty(0, k, dtype=torch.int64, device=queries.device)
+    tiles = [_one_tile(rows, gallery, k, gallery_rows) for rows in queries.split(query_rows)]
+    return torch.cat([values for values, _ in tiles]), torch.cat([index for _, index in tiles])
+
+
+def _one_tile(queries: Tensor, gallery: Tensor, k: int, gallery_rows: int) -> tuple[Tensor, Tensor]:
+    """Run through the gallery once, keeping the best k so far of `queries [q, D]`."""
+    values = queries.new_empty(len(queries), 0)
+    index = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
+    for start in range(0, len(gallery), gallery_rows):
+        similarity = queries @ gallery[start : start + gallery_rows].T
+        columns = torch.arange(start, start + similarity.shape[1], device=queries.device)
+        # Kept rows come first, and they have smaller indices: a column's place is still the order among
+        # equals.
+        candidates = torch.cat([values, similarity], dim=1)
+        names = torch.cat([index, columns.expand(len(queries), -1)], dim=1)
+        values, place = _stable_topk(candidates, min(k, candidates.shape[1]))
+        index = names.gather(1, place)
+    return values, index
+
+
+def _stable_topk(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """`values.sort(descending=True, stable=True)` cut to k columns, at the cost of `topk` where nothing is tied.
+
+    `torch.topk` does not say which of several equal values it takes, so rows with equals across the k-th
+    place (duplicate videos make them) are sorted in full.
+    """
+    best, place = values.topk(k, dim=1)
+    tied = (values >= best[:, -1:]).sum(1) > k
+    if tied.any():
+        place[tied] = values[tied].sort(dim=1, descending=True, stable=True).indices[:, :k]
+    place = place.sort(dim=1).values
+    best, order = values.gather(1, place).sort(dim=1, descending=True, stable=True)
+    return best, place.gather(1, order)
