@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from scalefast import kernels
 from scalefast._collectives import gather_rows, global_mean, global_offset
 from scalefast.kernels import RandomState
-from scalefast.model import SCALE, check_lengths, fresh_state, init_linear, padding
+from scalefast.model import SCALE, check_lengths, fresh_state, padding
 
 __all__ = ["PretrainingLosses", "SCALEPretraining"]
 
@@ -179,6 +179,4 @@ def _head(*widths: int) -> nn.Sequential:
     for i, (inner, outer) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
         layers += [nn.GELU()] if i else []
         layers += [nn.Linear(inner, outer, bias=False)]
-    head = nn.Sequential(*layers)
-    head.apply(init_linear)
-    return head
+    return nn.Sequential(*layers)
