@@ -13,7 +13,7 @@ from scalefast.errors import InputError
 
 __all__ = ["load_backbone"]
 
-_OWN = {"r3d-tiny": R3DConfig(depth="tiny", size=64), "r3d-18": R3DConfig(depth="18")}
+_OWN = {"r3d-tiny": R3DConfig(depth="tiny", stem="motion-energy", norm="group", pooling="pyramid", size=64), "r3d-18": R3DConfig(depth="18")}
 
 
 def load_backbone(

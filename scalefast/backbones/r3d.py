@@ -1,43 +1,72 @@
 """R3D: a residual network of 3-D convolutions (Tran et al. 2018, "A Closer Look at Spatiotemporal Convolutions").
 
-It needs no download: weights come from a seed, the same on every machine. Untrained, its feature is a fixed random
-projection of the clip; trained (by CVRL, say), it is a real encoder in the same folder format.
+It needs no download: weights come from a seed, the same on every machine. Untrained, its features are fixed functions
+of the clip (what they tell is in docs/backbones.md); trained, it is an encoder in the same folder format.
 
-Legend: `N` clips, `T` frames, `H` x `W` pixels, `C` channels, `D` width of the feature.
+Legend: `N` clips, `T` frames, `H` x `W` pixels, `D` width of the feature.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 
-from scalefast.backbones.spec import BackboneSpec
+from scalefast.backbones.motion_energy import MotionEnergyStem
+from scalefast.backbones.spec import BackboneSpec, checked_colour
 from scalefast.errors import InputError
 
 __all__ = ["R3D", "R3DConfig"]
 
 Depth = Literal["tiny", "10", "18"]
+Stem = Literal["conv", "motion-energy"]
+Norm = Literal["batch", "group"]
+Pooling = Literal["mean", "pyramid"]
 
-# blocks of each stage; every stage after the first halves T, H and W
-_BLOCKS: dict[str, tuple[int, ...]] = {"tiny": (1, 1, 1), "10": (1, 1, 1, 1), "18": (2, 2, 2, 2)}
-_FIRST_WIDTH: dict[str, int] = {"tiny": 32, "10": 64, "18": 64}
+_GROUPS = 8  # of group normalisation; channel counts are multiples of it
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layout:
+    blocks: tuple[int, ...]
+    """Residual blocks of each stage; stages after the first halve T, H and W."""
+    width: int
+    """Channels of the first stage; they double from stage to stage."""
+    first_stride: int
+    """Of the first stage."""
+
+
+_LAYOUTS: dict[str, _Layout] = {
+    "tiny": _Layout(blocks=(1, 1), width=64, first_stride=2),
+    "10": _Layout(blocks=(1, 1, 1, 1), width=64, first_stride=1),
+    "18": _Layout(blocks=(2, 2, 2, 2), width=64, first_stride=1),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class R3DConfig:
-    """Architecture of an `R3D`; everything that its folder records beside the weights."""
+    """Architecture of an `R3D` and the clips that it takes; everything that its folder records beside the weights."""
 
     depth: Depth = "18"
-    """`"18"` as published (2, 2, 2, 2 basic blocks), `"10"` with one block a stage, `"tiny"` with three stages."""
+    """`"18"` as published (four stages of 2 basic blocks), `"10"` with one block a stage, `"tiny"` with two stages of one."""
     width: float = 1.0
-    """Factor on all channel counts."""
+    """Factor on the channel counts of the stages, which are rounded to multiples of 8."""
+    stem: Stem = "conv"
+    """`"conv"`: one 3 x 7 x 7 convolution, as published; `"motion-energy"`: `MotionEnergyStem`, direction-selective untrained."""
+    norm: Norm = "batch"
+    """Batch normalisation, as published, or group normalisation, which needs no statistics and so no training."""
+    pooling: Pooling = "mean"
+    """`"mean"` over time and space of the last stage, as published, or `"pyramid"`: of the stem and every stage, the maximum
+    over space (an object counts the same wherever and however small it is), its mean over time, square root."""
     num_frames: int = 16
-    """T."""
+    """T, frames in a clip."""
     stride: int = 4
-    """Recommended frame distance at 30 fps."""
+    """Recommended distance of two frames at 30 fps."""
     size: int = 112
     """H = W in pixels."""
     mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
@@ -48,81 +77,141 @@ class R3DConfig:
     """Of the initial weights."""
 
     def __post_init__(self) -> None:
-        if self.depth not in _BLOCKS:
-            raise InputError(f"R3D depth must be one of {sorted(_BLOCKS)}, got {self.depth!r}")
+        for name, choices in (("depth", Depth), ("stem", Stem), ("norm", Norm), ("pooling", Pooling)):
+            if getattr(self, name) not in get_args(choices):
+                raise InputError(f"R3D: {name} must be one of {get_args(choices)}, got {getattr(self, name)!r}")
+        for name, least in (("num_frames", 1), ("stride", 1), ("size", 16), ("seed", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InputError(f"R3D: {name} must be an integer of at least {least}, got {value!r}")
+        if isinstance(self.width, bool) or not isinstance(self.width, (int, float)) or not 0 < self.width < math.inf:
+            raise InputError(f"R3D: width must be a positive number, got {self.width!r}")
+        for name in ("mean", "std"):
+            # from JSON they come as lists
+            object.__setattr__(self, name, checked_colour(getattr(self, name), owner="R3D", name=name))
+        if self.stem == "motion-energy":
+            if self.num_frames < MotionEnergyStem.min_frames:
+                raise InputError(
+                    f"R3D: the motion-energy stem needs num_frames of at least {MotionEnergyStem.min_frames}, "
+                    f"got {self.num_frames}"
+                )
+            if self.size % MotionEnergyStem.size_multiple:
+                raise InputError(
+                    f"R3D: the motion-energy stem needs a size divisible by {MotionEnergyStem.size_multiple}, got {self.size}"
+                )
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels of each stage, doubling from stage to stage, in multiples of 8."""
-        first = _FIRST_WIDTH[self.depth] * self.width
-        return tuple(max(8, 8 * round(first * 2**stage / 8)) for stage in range(len(_BLOCKS[self.depth])))
+        """Channels of each stage."""
+        layout = _LAYOUTS[self.depth]
+        first = layout.width * self.width
+        return tuple(max(_GROUPS, _GROUPS * round(first * 2**i / _GROUPS)) for i in range(len(layout.blocks)))
 
 
 class BasicBlock(nn.Module):
-    """Two 3 x 3 x 3 convolutions with batch normalisation, added to the (projected) input."""
+    """Two 3 x 3 x 3 convolutions, each normalised, added to the input (projected where the shape changes)."""
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, *, stride: int, norm: Norm) -> None:
         super().__init__()
         self.conv1 = nn.Conv3d(inputs, outputs, 3, stride, 1, bias=False)
-        self.norm1 = nn.BatchNorm3d(outputs)
+        self.norm1 = _norm(norm, outputs)
         self.conv2 = nn.Conv3d(outputs, outputs, 3, 1, 1, bias=False)
-        self.norm2 = nn.BatchNorm3d(outputs)
+        self.norm2 = _norm(norm, outputs)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv3d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm3d(outputs))
+            self.shortcut = nn.Sequential(nn.Conv3d(inputs, outputs, 1, stride, bias=False), _norm(norm, outputs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.norm1(self.conv1(x)).relu_()
-        return (self.norm2(self.conv2(y)) + self.shortcut(x)).relu_()
+        y = self.norm1(self.conv1(x)).relu()
+        return (self.norm2(self.conv2(y)) + self.shortcut(x)).relu()
 
 
 class R3D(nn.Module):
-    """Normalised clips [N, 3, T, H, W] -> features [N, D] by global average pooling."""
+    """Normalised clips float [N, 3, T, H, W] -> features float32 [N, D].
 
-    def __init__(self, config: R3DConfig) -> None:
+    Args:
+        config: architecture; None is the published R3D-18.
+        source: where the weights come from, recorded beside them; None says that they are the initial ones.
+    """
+
+    def __init__(self, config: R3DConfig | None = None, *, source: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        self.config = config
-        widths = config.widths
-        self.stem = nn.Sequential(
-            nn.Conv3d(3, widths[0], (3, 7, 7), (1, 2, 2), (1, 3, 3), bias=False), nn.BatchNorm3d(widths[0]), nn.ReLU()
-        )
-        stages: list[nn.Module] = []
-        for stage, blocks in enumerate(_BLOCKS[config.depth]):
-            for block in range(blocks):
-                inputs = widths[max(stage - 1, 0)] if block == 0 else widths[stage]
-                stages.append(BasicBlock(inputs, widths[stage], stride=2 if stage and block == 0 else 1))
-        self.stages = nn.Sequential(*stages)
-        self.feature_dim = widths[-1]
+        self.config = config = config or R3DConfig()
+        self.source = dict(source or {"kind": "random initialisation", "seed": config.seed})
+        layout, widths = _LAYOUTS[config.depth], config.widths
+        self.stem, inputs = _stem(config)
+        levels = [inputs]
+        self.stages = nn.ModuleList()
+        for stage, (blocks, outputs) in enumerate(zip(layout.blocks, widths, strict=True)):
+            stride = layout.first_stride if stage == 0 else 2
+            rest = (BasicBlock(outputs, outputs, stride=1, norm=config.norm) for _ in range(blocks - 1))
+            self.stages.append(nn.Sequential(BasicBlock(inputs, outputs, stride=stride, norm=config.norm), *rest))
+            inputs = outputs
+            levels.append(outputs)
+        self.feature_dim = sum(levels) if config.pooling == "pyramid" else levels[-1]
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """He-uniform weights from the configuration's seed, independent of the global generator.
+        """Initial weights from the configuration's seed alone, whatever the global generator does.
 
-        Uniform rather than normal: it takes no logarithm, so that the weights (and their hash) are equal everywhere.
+        He-uniform rather than normal: without a logarithm the numbers, and so the hash, are equal on every machine.
         """
         generator = torch.Generator().manual_seed(self.config.seed)
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
-                bound = (6.0 / module.weight[0].numel()) ** 0.5
+                bound = math.sqrt(6.0 / module.weight[0].numel())
                 uniform = torch.rand(module.weight.shape, generator=generator)
                 with torch.no_grad():
                     module.weight.copy_((2 * uniform - 1) * bound)
+        if isinstance(self.stem, MotionEnergyStem):
+            self.stem.reset_parameters()
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.stages(self.stem(pixels)).float().mean((2, 3, 4))
+        levels = [self.stem(pixels)]
+        for stage in self.stages:
+            levels.append(stage(levels[-1]))
+        if self.config.pooling == "mean":
+            return levels[-1].float().mean((2, 3, 4))
+        return torch.cat([_peak(level) for level in levels], dim=1)
 
     def spec(self, name: str) -> BackboneSpec:
         """What `FrozenBackbone` needs to know."""
         config = self.config
+        pooling = {
+            "mean": "mean over time and space of the last stage",
+            "pyramid": "square root of the mean over time of the maximum over space, of the stem and every stage",
+        }
+        variant = "" if config.stem == "conv" else f" with {config.stem} stem"
         return BackboneSpec(
             name=name,
-            architecture=f"R3D-{config.depth}",
+            architecture=f"R3D-{config.depth}{variant}",
             feature_dim=self.feature_dim,
             num_frames=config.num_frames,
             stride=config.stride,
             size=config.size,
             mean=config.mean,
             std=config.std,
-            pooling="mean over time and space",
-            source={"kind": "random initialisation", "seed": config.seed},
+            pooling=pooling[config.pooling],
+            source=self.source,
         )
+
+    def to_config(self) -> dict[str, Any]:
+        """The configuration as a JSON-able dict, the inverse of `R3DConfig(**...)`."""
+        return dataclasses.asdict(self.config)
+
+
+def _peak(level: torch.Tensor) -> torch.Tensor:
+    """Non-negative [N, C, F, h, w] -> [N, C]; the constant keeps the gradient of the root finite where nothing moves."""
+    return (level.amax((3, 4)).float().mean(2) + 1e-4).sqrt()
+
+
+def _stem(config: R3DConfig) -> tuple[nn.Module, int]:
+    if config.stem == "motion-energy":
+        return MotionEnergyStem(), MotionEnergyStem.out_channels
+    outputs = config.widths[0]
+    conv = nn.Conv3d(3, outputs, (3, 7, 7), (1, 2, 2), (1, 3, 3), bias=False)
+    return nn.Sequential(conv, _norm(config.norm, outputs), nn.ReLU()), outputs
+
+
+def _norm(kind: Norm, channels: int) -> nn.Module:
+    return nn.BatchNorm3d(channels) if kind == "batch" else nn.GroupNorm(_GROUPS, channels)

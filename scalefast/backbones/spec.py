@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from scalefast.errors import InputError
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "BackboneSpec"]
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+__all__ = ["BackboneSpec", "checked_colour"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +43,20 @@ class BackboneSpec:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"backbone {self.name!r}: {name} must be a positive integer, got {value!r}")
         for name in ("mean", "std"):
-            values = getattr(self, name)
-            if len(values) != 3 or not all(isinstance(v, float) and math.isfinite(v) for v in values):
-                raise InputError(f"backbone {self.name!r}: {name} must be 3 finite floats, got {values!r}")
-        if min(self.std) <= 0:
-            raise InputError(f"backbone {self.name!r}: std must be positive, got {self.std!r}")
+            checked = checked_colour(getattr(self, name), owner=f"backbone {self.name!r}", name=name)
+            object.__setattr__(self, name, checked)
+
+
+def checked_colour(value: Any, *, owner: str, name: Literal["mean", "std"]) -> tuple[float, float, float]:
+    """Three numbers for red, green and blue, as floats; those of `std` positive.
+
+    Raises:
+        InputError: anything else, naming `owner` and `name`.
+    """
+    numbers = isinstance(value, Sequence) and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value)
+    if not numbers or len(value) != 3 or not all(math.isfinite(v) for v in value):
+        raise InputError(f"{owner}: {name} must be 3 finite numbers for red, green and blue, got {value!r}")
+    if name == "std" and min(value) <= 0:
+        raise InputError(f"{owner}: std must be positive, got {value!r}")
+    red, green, blue = (float(v) for v in value)
+    return red, green, blue
