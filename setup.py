@@ -1,9 +1,10 @@
 """Builds the wheel; the metadata is in pyproject.toml.
 
-Two things cannot be said there. The ops live in the top-level folder `kernels/`, which is no package of its own (the name
-belongs to another distribution), and are installed as `scalefast.kernels.ops`. And C sources under `kernels/native/`
-are built by CMake into one plain shared library, `scalefast/kernels/libscalefast_native.so`, where there are any and a
-compiler is at hand; otherwise the library installs without it, says what it lacks, and its ops run on PyTorch alone.
+Two things cannot be said there. The ops live in the top-level folder `kernels/`, which is no package of its
+own (the name belongs to another distribution), and are installed as `scalefast.kernels.ops`. And C sources
+under `kernels/native/` are built by CMake into one plain shared library,
+`scalefast/kernels/libscalefast_native.so`, where there are any and a compiler is at hand; otherwise the
+library installs without it, says what it lacks, and its ops run on PyTorch alone.
 """
 
 from __future__ import annotations
@@ -68,7 +69,10 @@ class PlainLibraryWheel(bdist_wheel):
 def packages() -> list[str]:
     """All of scalefast, and the folder `kernels/` under the name by which it is imported."""
     ops = find_packages(str(ROOT / "kernels"))
-    return [*find_packages(str(ROOT), include=["scalefast", "scalefast.*"]), *(f"{OPS}.{name}" for name in ops)]
+    return [
+        *find_packages(str(ROOT), include=["scalefast", "scalefast.*"]),
+        *(f"{OPS}.{name}" for name in ops),
+    ]
 
 
 reason = missing_for_native()

@@ -1,4 +1,5 @@
-"""What a first user does with the installed wheel and its core dependencies alone: one training step, a saved model, the command line.
+"""What a first user does with the installed wheel and its core dependencies alone: one training step, a saved
+model, the command line.
 
 Run outside the checkout, in an environment that holds nothing but the wheel.
 """

@@ -1,7 +1,7 @@
 """What this machine can do: packages, devices, the implementation of each op, and what to install for more.
 
-`examine()` looks and changes nothing: optional packages are found by their metadata, not imported, so that a broken one
-cannot break the examination. `render(findings)` is the text that `scalefast doctor` prints.
+`examine()` looks and changes nothing: optional packages are found by their metadata, not imported, so that a
+broken one cannot break the examination. `render(findings)` is the text that `scalefast doctor` prints.
 """
 
 from __future__ import annotations
@@ -68,6 +68,11 @@ class Package:
     """The extra that installs it, None for what is always needed."""
 
     @property
+    def requirement(self) -> str:
+        """As pip takes it, for example `torch>=2.11,<2.16`."""
+        return self.name + self.wanted
+
+    @property
     def fits(self) -> bool:
         """Installed, in a version that is known to work."""
         return self.installed is not None and version_fits(self.installed, self.wanted)
@@ -86,7 +91,7 @@ class Findings:
     packages: tuple[Package, ...]
     """Everything that scalefast needs or can use."""
     cpu: dict[str, Any]
-    """`name`, `cores` that this process may use, `features` (of avx2, avx512f, avx512_bf16, amx_bf16), `threads` of torch."""
+    """`name`, `cores` that this process may use, `features` of the instruction set, `threads` of torch."""
     gpus: tuple[dict[str, Any], ...]
     """One entry a CUDA device: `name`, `memory_gib`, `capability`."""
     torch_build: str
@@ -100,7 +105,7 @@ class Findings:
 
     @property
     def healthy(self) -> bool:
-        """The packages that are always needed are there in versions that fit, and torch imports with its ops."""
+        """What is always needed is there in versions that fit, and torch imports with its ops."""
         return all(package.fits for package in self.packages if package.extra is None) and bool(self.ops)
 
     def to_dict(self) -> dict[str, Any]:
@@ -157,9 +162,10 @@ def render(findings: Findings) -> str:
     cpu = findings.cpu
     features = ", ".join(cpu["features"]) or "none of " + ", ".join(_CPU_FLAGS)
     lines = [f"scalefast {findings.version}, Python {findings.python}, {findings.system}", "", "devices"]
-    lines += [f"  CPU  {cpu['name']}: {cpu['cores']} cores for this process, torch uses {cpu['threads']}; {features}"]
+    lines += [f"  CPU  {cpu['name']}: {cpu['cores']} cores here, torch uses {cpu['threads']}; {features}"]
     lines += [
-        f"  GPU  {gpu['name']}: {gpu['memory_gib']} GiB, compute capability {gpu['capability']}" for gpu in findings.gpus
+        f"  GPU  {gpu['name']}: {gpu['memory_gib']} GiB, compute capability {gpu['capability']}"
+        for gpu in findings.gpus
     ] or ["  GPU  none that torch sees"]
     lines += [f"  torch build: {findings.torch_build}", "", "packages"]
     lines += [_package_line(package) for package in findings.packages]
@@ -220,7 +226,9 @@ def _look_at_torch() -> tuple[str, int | None, tuple[dict[str, Any], ...]]:
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         seen = torch.cuda.get_device_properties(index)
         capability = f"{seen.major}.{seen.minor}"
-        gpus.append({"name": seen.name, "memory_gib": round(seen.total_memory / 2**30, 1), "capability": capability})
+        gpus.append(
+            {"name": seen.name, "memory_gib": round(seen.total_memory / 2**30, 1), "capability": capability}
+        )
     return build, torch.get_num_threads(), tuple(gpus)
 
 
@@ -249,12 +257,12 @@ def _readiness(verb: str, packages: tuple[Package, ...]) -> str:
 
 def _advice(packages: tuple[Package, ...], *, build: str, gpus: tuple[dict[str, Any], ...]) -> list[str]:
     advice = [
-        f"{package.name} {package.installed} is outside {package.wanted}: pip install '{package.name}{package.wanted}'"
+        f"{package.name} {package.installed} is outside {package.wanted}: pip install '{package.requirement}'"
         for package in packages
         if package.installed is not None and not package.fits
     ]
     advice += [
-        f"{package.name} is not installed, and nothing works without it: pip install '{package.name}{package.wanted}'"
+        f"{package.name} is not installed, and nothing works without it: pip install '{package.requirement}'"
         for package in packages
         if package.installed is None and package.extra is None
     ]
@@ -263,11 +271,13 @@ def _advice(packages: tuple[Package, ...], *, build: str, gpus: tuple[dict[str, 
     if lacking:
         advice.append(f"for {' and '.join(lacking)}: pip install 'scalefast[{','.join(lacking)}]'")
     if build == "CPU" and Path("/proc/driver/nvidia").exists():
-        advice.append("there is an NVIDIA driver, but this torch is a CPU build: install a CUDA build of torch to use it")
+        advice.append(
+            "there is an NVIDIA driver, but torch is a CPU build: install a CUDA build of it to use the GPU"
+        )
     if build == "CPU" and _installed("torchvision") is not None:
         advice.append(
-            "torchvision is installed beside a CPU build of torch and breaks transformers' video models if the two do not "
-            "match; scalefast does not need it: pip uninstall torchvision"
+            "torchvision is installed beside a CPU build of torch and breaks transformers' video models if the "
+            "two do not match; scalefast does not need it: pip uninstall torchvision"
         )
     return advice
 

@@ -28,7 +28,7 @@ def shared_data() -> Path:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Counts the tests that were left out for want of the shared data, since many skips with one cause hide in a list."""
+    """Counts the tests left out for want of the shared data: many skips with one cause hide in a list."""
     skipped = terminalreporter.stats.get("skipped", [])
     absent = sum(NO_SHARED_DATA in str(report.longrepr) for report in skipped)
     if absent:

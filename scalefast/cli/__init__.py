@@ -1,8 +1,8 @@
 """The command line: one verb a stage.
 
-`scalefast VERB --help` explains a verb. Each verb is a module of this package with a frozen dataclass `Args`, from which
-its options and their help are made, and `run(args) -> int`. A verb's module is imported when that verb is called, so that
-`scalefast --help` is quick and an extra that one verb lacks does not stop another.
+`scalefast VERB --help` explains a verb. Each verb is a module of this package with a frozen dataclass `Args`,
+from which its options and their help are made, and `run(args) -> int`. A verb's module is imported when that
+verb is called, so that `scalefast --help` is quick and an extra that one verb lacks does not stop another.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ _DISK_ERRORS = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit status.
 
-    0: done. 1: done, and what was looked at is not in order (as the verb's help says). 2: the input, an option or the
-    machine (an extra, the disk, a permission) is not as needed; one line on stderr says what. 130: interrupted. With
-    `SCALEFAST_TRACEBACK=1` errors keep their traceback.
+    0: done. 1: done, and what was looked at is not in order (as the verb's help says). 2: the input, an
+    option or the machine (an extra, the disk, a permission) is not as needed; one line on stderr says what.
+    130: interrupted. With `SCALEFAST_TRACEBACK=1` errors keep their traceback.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if not words:
@@ -77,7 +77,8 @@ def _run_verb(verb: str, words: list[str]) -> int:
 def _parse(options: type[Any], verb: str, words: list[str]) -> Any:
     import tyro
 
-    # Nested configurations show as plain options (`--epochs`, not `--config.epochs`), and a flag has one form, not two.
+    # Nested configurations show as plain options (`--epochs`, not `--config.epochs`), and a flag has one
+    # form, not two.
     style = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
     return tyro.cli(options, prog=f"scalefast {verb}", args=words, config=style)
 
@@ -93,7 +94,8 @@ def _readable(action: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", _INTERRUPTED)
     except BrokenPipeError:
-        # The reader of our output has gone (`scalefast ... | head`): no error, but Python would complain at exit.
+        # The reader of our output has gone (`scalefast ... | head`): no error, but Python would complain at
+        # exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
     except ScalefastError as error:
@@ -131,7 +133,9 @@ def _disk_message(error: OSError) -> str | None:
 
 def _unknown(verb: str) -> str:
     if verb.startswith("-"):
-        return f"the option {verb!r} stands before the verb; use: scalefast VERB [options], or scalefast --help"
+        return (
+            f"the option {verb!r} stands before the verb; use: scalefast VERB [options], or scalefast --help"
+        )
     near = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"the verbs are {', '.join(VERBS)}"
     return f"there is no verb {verb!r}; {hint}"
@@ -142,7 +146,7 @@ def _usage() -> str:
     verbs = "\n".join(f"  {verb:<{width}}  {what}" for verb, what in VERBS.items())
     return (
         "usage: scalefast VERB [options]\n\n"
-        "Videos in, video-level representations out: decode once, keep the clip features, train SCALE on them.\n\n"
+        "Videos in, video-level representations out: decode once, keep the features, train SCALE on them.\n\n"
         f"verbs, in the order of the stages:\n{verbs}\n\n"
         "scalefast VERB --help explains a verb and its options; scalefast --version prints the version."
     )

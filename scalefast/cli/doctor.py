@@ -12,9 +12,9 @@ __all__ = ["Args", "run"]
 class Args:
     """Say what this machine can do and what to install for more.
 
-    Shows the devices, the packages with the versions that are known to work, which implementation serves each op and why,
-    which verbs are ready, and what to do about the rest. Nothing is changed. The exit status is 0 if what is always
-    needed is in order, else 1.
+    Shows the devices, the packages with the versions that are known to work, which implementation serves each
+    op and why, which verbs are ready, and what to do about the rest. Nothing is changed. The exit status is 0
+    if what is always needed is in order, else 1.
     """
 
     json: bool = False

@@ -1,0 +1,73 @@
+"""Every verb has help that a person can follow, and an extra that one verb lacks stops no other."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import itertools
+import subprocess
+import sys
+
+import pytest
+
+from scalefast import cli
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_every_verb_explains_itself(verb, capsys):
+    assert cli.main([verb, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: scalefast {verb}")
+    options = importlib.import_module(f"scalefast.cli.{verb}").Args
+    assert dataclasses.is_dataclass(options)
+    first_line = options.__doc__.strip().splitlines()[0]
+    assert not first_line.startswith("Args("), "the options have no docstring"
+    assert first_line in text
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_every_option_has_a_help_text(verb, capsys):
+    """Each option's row holds words beside its name, value and default."""
+    cli.main([verb, "--help"])
+    rows = [row.strip("│ ") for row in capsys.readouterr().out.splitlines() if row.startswith("│")]
+    for row, following in itertools.pairwise([*rows, ""]):
+        if row.startswith("--"):
+            words = row.split("  ", maxsplit=1)
+            text = words[1] if len(words) == 2 else following  # a long name has its text on the next row
+            assert text.strip() and not text.strip().startswith(("(default", "(required", "--")), row
+
+
+@pytest.mark.parametrize("verb", [verb for verb in cli.VERBS if verb != "doctor"])
+def test_a_verb_without_its_required_options_says_which(verb, capsys):
+    assert cli.main([verb]) == 2
+    assert "required" in capsys.readouterr().err.lower()
+
+
+def test_the_verbs_load_without_the_extras():
+    """With every optional package hidden, each verb still parses its options and prints its help."""
+    code = """
+import sys
+for name in ("av", "transformers", "matplotlib", "tensorboard", "sklearn", "triton", "PIL"):
+    sys.modules[name] = None
+from scalefast import cli
+for verb in cli.VERBS:
+    assert cli.main([verb, "--help"]) == 0, verb
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("hidden", "extra", "words"), [("av", "video", ["scan", ".", "--out", "ledger.csv"])]
+)
+def test_a_missing_extra_is_named(hidden, extra, words, tmp_path):
+    code = (
+        f"import sys; sys.modules[{hidden!r}] = None\n"
+        f"from scalefast.cli import main; sys.exit(main({words!r}))"
+    )
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and f"pip install 'scalefast[{extra}]'" in done.stderr
+    assert "Traceback" not in done.stderr
