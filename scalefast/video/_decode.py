@@ -1,0 +1,92 @@
+"""All clips of a video from one sequential pass over its frames."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from scalefast.errors import InputError
+from scalefast.video._crop import cut
+from scalefast.video._errors import ShortDecodeError
+from scalefast.video._file import Tally, VideoFile
+from scalefast.video._orientation import Box, frame_orientation
+from scalefast.video._sampling import ClipSpec
+
+if TYPE_CHECKING:
+    import av
+
+__all__ = ["cut_clips", "decode_clips"]
+
+
+def decode_clips(
+    path: str | os.PathLike[str], specs: Sequence[ClipSpec], *, threads: int = 1
+) -> npt.NDArray[np.uint8]:
+    """Decode the clips of one video.
+
+    The file is read and decoded once, from its first frame to the last one that a clip takes; only frames
+    that clips take are cut and converted, and of these only the box. Clips may overlap. Memory: the result
+    and a few frames, besides the compressed file (up to 256 MiB of it).
+
+    Args:
+        path: the video.
+        specs: N clips with the same number of frames T and the same size S.
+        threads: decoder threads; 0 lets FFmpeg use all CPUs.
+
+    Returns:
+        uint8 [N, T, S, S, 3], RGB, upright.
+
+    Raises:
+        ShortDecodeError: the video has fewer frames than a clip asks for; it says how many.
+        VideoError: missing, unreadable, or without a video stream.
+        InputError: clips of different shapes.
+    """
+    with VideoFile(path, threads=threads) as file:
+        return cut_clips(file.frames(Tally()), specs, path=file.path)
+
+
+def cut_clips(
+    frames: Iterable[av.VideoFrame], specs: Sequence[ClipSpec], *, path: str = "video"
+) -> npt.NDArray[np.uint8]:
+    """The clips, from a video's frames in decode order; see `decode_clips`."""
+    if len({(len(spec.frames), spec.size) for spec in specs}) != 1:
+        shapes = sorted({(len(spec.frames), spec.size) for spec in specs})
+        raise InputError(f"expected clips of one number of frames and one size, got (frames, size) {shapes}")
+    size = specs[0].size
+    clips = np.empty((len(specs), len(specs[0].frames), size, size, 3), dtype=np.uint8)
+    wanted = _wanted(specs)
+    last = max(wanted)
+    index = -1
+    for index, frame in enumerate(frames):
+        if index == 0:
+            orientation = frame_orientation(frame)
+            upright = orientation.upright_size(height=frame.height, width=frame.width)
+        for (box, flip), slots in wanted.get(index, {}).items():
+            now = orientation.upright_size(height=frame.height, width=frame.width)
+            here = box if now == upright else _rescale(box, old=upright, new=now)
+            picture = cut(frame, box=here, size=size, orientation=orientation, flip=flip)
+            for clip, place in slots:
+                clips[clip, place] = picture
+        if index == last:
+            return clips
+    raise ShortDecodeError(path, frames=index + 1, wanted=last)
+
+
+def _wanted(specs: Sequence[ClipSpec]) -> dict[int, dict[tuple[Box, bool], list[tuple[int, int]]]]:
+    """Frame -> (box, flip) -> places (clip, frame of the clip) that take this picture."""
+    wanted: dict[int, dict[tuple[Box, bool], list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
+    for clip, spec in enumerate(specs):
+        for place, frame in enumerate(spec.frames):
+            wanted[frame][(spec.box, spec.flip)].append((clip, place))
+    return wanted
+
+
+def _rescale(box: Box, *, old: tuple[int, int], new: tuple[int, int]) -> Box:
+    """The box after the stream has changed its frame size, as adaptive streams do."""
+    y, x = new[0] / old[0], new[1] / old[1]
+    top, left, height, width = box
+    return (top * y, left * x, height * y, width * x)

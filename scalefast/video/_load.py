@@ -1,0 +1,85 @@
+"""From a path to its clips: probe, plan, decode, and plan again where the packets promised too much."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from scalefast.video._decode import cut_clips
+from scalefast.video._errors import ShortDecodeError
+from scalefast.video._file import Tally, VideoFile
+from scalefast.video._meta import VideoMeta
+from scalefast.video._positions import clip_positions
+from scalefast.video._probe import check_whole, describe, verdict
+from scalefast.video._recipe import ClipRecipe
+from scalefast.video._sampling import sample_clips
+
+if TYPE_CHECKING:
+    import av
+
+__all__ = ["LoadedClips", "load_clips"]
+
+
+class LoadedClips(NamedTuple):
+    """A video's clips, and where they come from."""
+
+    clips: npt.NDArray[np.uint8]
+    """uint8 [N, T, S, S, 3], RGB."""
+    positions: npt.NDArray[np.float32]
+    """Raw positions float32 [N, 7]; see `clip_positions`."""
+    meta: VideoMeta
+    """The video."""
+    status: Literal["ok", "short"]
+    """short: less than one clip, so that the last frame is repeated."""
+
+
+def load_clips(
+    path: str | os.PathLike[str],
+    recipe: ClipRecipe,
+    *,
+    seed: int,
+    video_id: str,
+    epoch: int = 0,
+    threads: int = 1,
+) -> LoadedClips:
+    """The clips of one video, in one opening and (as a rule) one decoding pass of its file.
+
+    Frames are counted by packets. Should decoding end before the last planned frame, the clips are planned
+    again with the number that decoded, and decoded in a second pass. Damage behind the last frame that a
+    clip takes is not seen here; the scan decodes to the end.
+
+    Args:
+        path: the video.
+        recipe: the kind of clips.
+        seed: seed of the run.
+        video_id: the video's id in its list, which keys the random draws.
+        epoch: another set of random clips.
+        threads: decoder threads; 0 lets FFmpeg use all CPUs.
+
+    Raises:
+        VideoError: with `.reason` missing, unreadable, no video or truncated.
+    """
+
+    def cut(frames: Iterator[av.VideoFrame], meta: VideoMeta) -> LoadedClips:
+        specs = sample_clips(meta, recipe, seed=seed, video_id=video_id, epoch=epoch)
+        clips = cut_clips(frames, specs, path=os.fspath(path))
+        short = recipe.is_short(num_frames=meta.num_frames, fps=meta.fps)
+        return LoadedClips(clips, clip_positions(specs, meta), meta, "short" if short else "ok")
+
+    with VideoFile(path, threads=threads) as file:
+        check_whole(file)
+        tally = Tally()
+        frames = file.frames(tally)
+        first = next(frames, None)
+        meta = describe(file, first)
+        try:
+            return cut(chain([first] if first else [], frames), meta)
+        except ShortDecodeError as early:
+            meta = replace(meta, num_frames=early.frames, exact=True, note=verdict(file, tally))
+            return cut(file.frames(Tally()), meta)

@@ -1,0 +1,71 @@
+"""How a decoded frame is turned to be shown upright, from the display matrix that cameras write."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    import av
+    from av.sidedata.sidedata import SideData
+
+__all__ = ["Orientation", "frame_orientation"]
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orientation:
+    """One of the eight ways to turn and mirror a picture: transposed first, then mirrored."""
+
+    transpose: bool = False
+    """Rows become columns."""
+    mirror_x: bool = False
+    """Then left and right change places."""
+    mirror_y: bool = False
+    """Then top and bottom change places."""
+
+    @property
+    def rotation(self) -> int:
+        """Degrees counter-clockwise; of a mirrored picture, those after mirroring left to right."""
+        if self.transpose:
+            return 90 if self.mirror_y else 270
+        return 180 if self.mirror_y else 0
+
+    def upright_size(self, *, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of the upright frame, from those of the decoded one."""
+        return (width, height) if self.transpose else (height, width)
+
+    def to_decoded(self, box: Box, *, height: float, width: float) -> Box:
+        """The box (top, left, height, width) of an upright frame of that size, in the decoded frame."""
+        top, left, tall, wide = box
+        if self.mirror_x:
+            left = width - left - wide
+        if self.mirror_y:
+            top = height - top - tall
+        return (left, top, wide, tall) if self.transpose else (top, left, tall, wide)
+
+    def filters(self) -> list[tuple[str, str | None]]:
+        """FFmpeg filters (name, arguments) that turn a decoded picture upright."""
+        return [
+            *(
+                [("transpose", "cclock_flip")] if self.transpose else []
+            ),  # the plain transpose, by its FFmpeg name
+            *([("hflip", None)] if self.mirror_x else []),
+            *([("vflip", None)] if self.mirror_y else []),
+        ]
+
+
+def frame_orientation(frame: av.VideoFrame) -> Orientation:
+    """Orientation from a frame's display matrix, to the nearest quarter turn; upright without one.
+
+    The matrix (a b u, c d v, x y w) sends (x, y) to (a x + c y, b x + d y).
+    """
+    for item in cast("list[SideData]", list(frame.side_data)):  # a mapping whose iterator gives values
+        if item.type.name == "DISPLAYMATRIX":
+            a, b, _, c, d = struct.unpack("=5i", bytes(item)[:20])
+            if abs(b) > abs(a):
+                return Orientation(transpose=True, mirror_x=c < 0, mirror_y=b < 0)
+            return Orientation(mirror_x=a < 0, mirror_y=d < 0)
+    return Orientation()
