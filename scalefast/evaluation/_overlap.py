@@ -18,8 +18,8 @@ ROWS = 1024
 """Videos that are read at a time."""
 
 ALIKE = 0.05
-"""Distance of two means, as a share of their distance from the mean video, below which it is rounding: fp16 features of
-one video from batches of different size differ by a hundredth of this."""
+"""Distance of two means, as a share of their distance from the mean video, below which it is rounding: fp16
+features of one video from batches of different size differ by a hundredth of this."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,13 +57,13 @@ def class_labels(store: FeatureStore) -> Tensor:
     """
     if store.labels is None:
         raise InputError(
-            f"{store.path}: this store has no labels, and an accuracy needs them; extract from a folder of class "
-            "folders or a list with labels, or give FeatureStore.create labels"
+            f"{store.path}: this store has no labels, and an accuracy needs them; extract from a folder of "
+            f"class folders or a list with labels, or give FeatureStore.create labels"
         )
     if store.labels.ndim != 1 or store.labels.dtype != torch.int64:
         raise InputError(
-            f"{store.path}: labels are {store.labels.dtype} of shape {tuple(store.labels.shape)}; k-NN and linear "
-            "accuracy need one class a video (int64, one number a video)"
+            f"{store.path}: labels are {store.labels.dtype} of shape {tuple(store.labels.shape)}; k-NN and "
+            f"linear accuracy need one class a video (int64, one number a video)"
         )
     if int(store.labels.min()) < 0:
         row = int((store.labels < 0).nonzero()[0])
@@ -100,9 +100,9 @@ def check_splits(train: FeatureStore, test: FeatureStore, *, allow_overlap: bool
     count = f"{len(overlap.shared)} of {len(test)} test videos are in the training store too"
     if overlap.shared and not allow_overlap:
         raise InputError(
-            f"{train.path} and {test.path}: {count} (first: {overlap.shared[0]!r}), so their labels would be known "
-            "beforehand. Evaluate on other videos; where equal names mean different videos, or the overlap is meant, "
-            "allow it (--allow-overlap)"
+            f"{train.path} and {test.path}: {count} (first: {overlap.shared[0]!r}), so their labels would be "
+            f"known beforehand. Evaluate on other videos; where equal names mean different videos, or the "
+            f"overlap is meant, allow it (--allow-overlap)"
         )
     if overlap.shared:
         notes.append(f"{count}: the numbers are too high.")
@@ -110,8 +110,8 @@ def check_splits(train: FeatureStore, test: FeatureStore, *, allow_overlap: bool
         notes.append(f"{overlap.namesakes} ids stand in both stores, for different videos.")
     if overlap.copies:
         notes.append(
-            f"{len(overlap.copies)} of {len(test)} test videos have exactly the features of a training video of "
-            f"another name (first: {overlap.copies[0]!r}); they may be copies."
+            f"{len(overlap.copies)} of {len(test)} test videos have exactly the features of a training video "
+            f"of another name (first: {overlap.copies[0]!r}); they may be copies."
         )
     return notes
 

@@ -5,7 +5,7 @@ Legend: `N` videos, `V` clips a video, `D` backbone feature, `H` SCALE's width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from scalefast.features import FeatureStore
     from scalefast.model import SCALE
 
-__all__ = ["REPRESENTATIONS", "Representation", "Representations", "represent", "represent_sets"]
+__all__ = [
+    "REPRESENTATIONS",
+    "Representation",
+    "Representations",
+    "represent",
+    "represent_clips",
+    "represent_sets",
+]
 
 Representation = Literal["mean", "refined", "cls", "ensemble", "recommended"]
 """
@@ -90,33 +97,49 @@ def represent(
         DataError: a feature or position, or what the model makes of them, is NaN or infinite (the video is
             named), or the store is damaged.
     """
-    if store.feature_dim != model.feature_dim:
-        raise InputError(
-            f"{store.path}: its features have {store.feature_dim} dimensions, but the model was trained on "
-            f"{model.feature_dim}; extract the videos with the backbone that the model was trained on"
-        )
-    rows = max(1, batch_clips // int(store.lengths.max()))
-    parts = []
     with _frozen(model, device) as home:
-        for start in range(0, len(store), rows):
-            features, positions, lengths = store.sets(slice(start, start + rows))
-            ids = store.ids[start : start + rows]
-            _check(features, ids, what=f"{store.path}: a feature")
-            _check(positions, ids, what=f"{store.path}: a position")
-            part = represent_sets(
-                model, features.to(home), positions.to(home).float(), lengths=lengths.to(home)
-            )
-            _check(part.ensemble, ids, what="the model's output")
-            parts.append(part)
-    return Representations(
+        batches = _batches(store, model.feature_dim, home, batch_clips)
+        parts = [represent_sets(model, *batch) for batch in batches]
+    whole = Representations(
         mean=torch.cat([part.mean for part in parts]),
         refined=torch.cat([part.refined for part in parts]),
         cls=torch.cat([part.cls for part in parts]),
     )
+    check_finite_rows(whole.ensemble, store.ids, what="the model's output for a clip")
+    return whole
+
+
+def represent_clips(
+    model: SCALE,
+    store: FeatureStore,
+    *,
+    device: torch.device | str | None = None,
+    batch_clips: int = BATCH_CLIPS,
+) -> tuple[Representations, Tensor]:
+    """As `represent`, with one row a clip: `mean` is the clip's own feature, `refined` its refined feature,
+    `cls` the CLS of its video.
+
+    Returns:
+        The representations of R clips, video by video, and `[R]` int64, the row of each clip's video in the
+        store.
+    """
+    parts = []
+    with _frozen(model, device) as home:
+        for features, positions, lengths in _batches(store, model.feature_dim, home, batch_clips):
+            output = model(features, positions, lengths=lengths)
+            present = _present(features, lengths)
+            cls = output.video[:, None].expand(-1, features.shape[1], -1)
+            parts.append([values[present].float() for values in (features, output.clips, cls)])
+    videos = torch.repeat_interleave(torch.arange(len(store)), store.lengths).to(parts[0][0].device)
+    mean, refined, cls = (torch.cat(column) for column in zip(*parts, strict=True))
+    check_finite_rows(
+        refined, [store.ids[row] for row in videos.tolist()], what="the model's output for a clip"
+    )
+    return Representations(mean=mean, refined=refined, cls=cls), videos
 
 
 def represent_sets(
-    model: SCALE, features: Tensor, positions: Tensor, *, lengths: Tensor | None = None
+    model: SCALE, features: Tensor, positions: Tensor, lengths: Tensor | None = None
 ) -> Representations:
     """Representations of one batch of sets, with the model as it is (mode, device, dtype).
 
@@ -126,16 +149,46 @@ def represent_sets(
         positions: `[N, V, 7]`.
         lengths: `[N]` int64, clips of each set, the rest is padding; None: all V.
     """
-    ragged = lengths is not None and bool((lengths != features.shape[1]).any())
-    output = model(features, positions, lengths=lengths if ragged else None)
-    present = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
-    if lengths is not None:
-        present = torch.arange(features.shape[1], device=features.device) < lengths[:, None]
+    output = model(features, positions, lengths=lengths)
+    present = _present(features, lengths)
     return Representations(
         mean=_masked_mean(features, present),
         refined=_masked_mean(output.clips, present),
         cls=output.video.float(),
     )
+
+
+def check_finite_rows(values: Tensor, ids: Sequence[str], *, what: str) -> None:
+    """Raise DataError with the id of the first row of `values` that holds NaN or infinity."""
+    finite = torch.isfinite(values).flatten(1).all(1)
+    if not bool(finite.all()):
+        raise DataError(f"{what} of video {ids[int((~finite).nonzero()[0])]!r} is NaN or infinite")
+
+
+def _batches(
+    store: FeatureStore, feature_dim: int, device: torch.device, batch_clips: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """Features `[B, V, D]`, positions `[B, V, 7]` and lengths `[B]` (None: all V), all checked."""
+    if store.feature_dim != feature_dim:
+        raise InputError(
+            f"{store.path}: its features have {store.feature_dim} dimensions, but the model was trained on "
+            f"{feature_dim}; extract the videos with the backbone that the model was trained on"
+        )
+    rows = max(1, batch_clips // int(store.lengths.max()))
+    for start in range(0, len(store), rows):
+        features, positions, lengths = store.sets(slice(start, start + rows))
+        ids = store.ids[start : start + rows]
+        check_finite_rows(features, ids, what=f"{store.path}: a feature")
+        check_finite_rows(positions, ids, what=f"{store.path}: a position")
+        ragged = bool((lengths != features.shape[1]).any())
+        yield features.to(device), positions.to(device).float(), lengths.to(device) if ragged else None
+
+
+def _present(features: Tensor, lengths: Tensor | None) -> Tensor:
+    """Bool `[B, V]`: clips that are there."""
+    if lengths is None:
+        return torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
+    return torch.arange(features.shape[1], device=features.device) < lengths[:, None]
 
 
 def _masked_mean(values: Tensor, present: Tensor) -> Tensor:
@@ -155,9 +208,3 @@ def _frozen(model: SCALE, device: torch.device | str | None) -> Iterator[torch.d
             yield home
     finally:
         model.train(was_training).to(came_from)
-
-
-def _check(values: Tensor, ids: tuple[str, ...], *, what: str) -> None:
-    finite = torch.isfinite(values).flatten(1).all(1)
-    if not bool(finite.all()):
-        raise DataError(f"{what} of video {ids[int((~finite).nonzero()[0])]!r} is NaN or infinite")

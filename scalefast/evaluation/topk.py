@@ -74,7 +74,7 @@ def _one_tile(queries: Tensor, gallery: Tensor, k: int, gallery_rows: int) -> tu
 
 
 def _stable_topk(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """`values.sort(descending=True, stable=True)` cut to k columns, at the cost of `topk` where nothing is tied.
+    """`values.sort(descending=True, stable=True)` cut to k columns, as cheap as `topk` where nothing is tied.
 
     `torch.topk` does not say which of several equal values it takes, so rows with equals across the k-th
     place (duplicate videos make them) are sorted in full.

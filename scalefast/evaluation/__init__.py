@@ -1,0 +1,54 @@
+"""Evaluation of a run, always beside mean pooling: k-NN and linear probes, and vectors to take elsewhere."""
+
+from __future__ import annotations
+
+from scalefast.evaluation.embed import Embeddings, embed
+from scalefast.evaluation.evaluate import evaluate
+from scalefast.evaluation.knn import knn_accuracy, knn_predict
+from scalefast.evaluation.linear import LinearProbe, fit_linear_probe, linear_accuracy
+from scalefast.evaluation.protocols import PROTOCOLS, Protocol
+from scalefast.evaluation.representations import (
+    REPRESENTATIONS,
+    Representation,
+    Representations,
+    represent,
+    represent_clips,
+    represent_sets,
+)
+from scalefast.evaluation.results import (
+    Difference,
+    Results,
+    details_path,
+    read_results,
+    results_table,
+    verdict,
+    write_results,
+)
+from scalefast.evaluation.topk import nearest_rows
+
+__all__ = [
+    "PROTOCOLS",
+    "REPRESENTATIONS",
+    "Difference",
+    "Embeddings",
+    "LinearProbe",
+    "Protocol",
+    "Representation",
+    "Representations",
+    "Results",
+    "details_path",
+    "embed",
+    "evaluate",
+    "fit_linear_probe",
+    "knn_accuracy",
+    "knn_predict",
+    "linear_accuracy",
+    "nearest_rows",
+    "read_results",
+    "represent",
+    "represent_clips",
+    "represent_sets",
+    "results_table",
+    "verdict",
+    "write_results",
+]
