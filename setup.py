@@ -17,6 +17,7 @@ from pathlib import Path
 from setuptools import Extension, find_packages, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 ROOT = Path(__file__).resolve().parent
 OPS = "scalefast.kernels.ops"
@@ -55,7 +56,7 @@ class BuildNative(build_ext):
             for step in steps:
                 subprocess.run(step, check=True)
         except subprocess.CalledProcessError as error:
-            raise RuntimeError(f"the native library was not built: {error}") from error
+            raise CompileError(f"the native library was not built: {error}") from error
 
 
 class PlainLibraryWheel(bdist_wheel):

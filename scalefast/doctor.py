@@ -52,6 +52,7 @@ VERB_EXTRAS: dict[str, tuple[str, ...]] = {
 """Verb -> the extras without which it cannot run."""
 
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+_NVIDIA_DRIVER = Path("/proc/driver/nvidia")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,7 +263,7 @@ def _advice(packages: tuple[Package, ...], *, build: str, gpus: tuple[dict[str, 
         if package.installed is not None and not package.fits
     ]
     advice += [
-        f"{package.name} is not installed, and nothing works without it: pip install '{package.requirement}'"
+        f"{package.name} is missing, and nothing works without it: pip install '{package.requirement}'"
         for package in packages
         if package.installed is None and package.extra is None
     ]
@@ -270,14 +271,14 @@ def _advice(packages: tuple[Package, ...], *, build: str, gpus: tuple[dict[str, 
     lacking = [e for e in wanted if any(p.installed is None for p in packages if p.extra == e)]
     if lacking:
         advice.append(f"for {' and '.join(lacking)}: pip install 'scalefast[{','.join(lacking)}]'")
-    if build == "CPU" and Path("/proc/driver/nvidia").exists():
+    if build == "CPU" and _NVIDIA_DRIVER.exists():
         advice.append(
             "there is an NVIDIA driver, but torch is a CPU build: install a CUDA build of it to use the GPU"
         )
     if build == "CPU" and _installed("torchvision") is not None:
         advice.append(
-            "torchvision is installed beside a CPU build of torch and breaks transformers' video models if the "
-            "two do not match; scalefast does not need it: pip uninstall torchvision"
+            "torchvision is installed beside a CPU build of torch and breaks transformers' video models if "
+            "the two do not match; scalefast does not need it: pip uninstall torchvision"
         )
     return advice
 
