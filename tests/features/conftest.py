@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,3 +71,45 @@ def read_everything() -> Callable[[Path], tuple[np.ndarray, ...]]:
         return (*(np.asarray(array) for array in arrays), labels, np.asarray(store.ids))
 
     return read
+
+
+def render(
+    path: Path, *, frames: int = 24, width: int = 40, height: int = 32, fps: int = 30, seed: int = 0
+) -> Path:
+    """An MPEG-4 video of moving noise, the same for the same arguments."""
+    av = importlib.import_module("av")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    base = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=fps)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for number in range(frames):
+            picture = np.roll(base, (number, 2 * number), axis=(0, 1))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture(scope="session")
+def render_video() -> Callable[..., Path]:
+    """`render_video(path, frames=24, seed=0, ...)`."""
+    return render
+
+
+@pytest.fixture(scope="session")
+def video_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of videos, with one of each trouble among them: 11 files, 8 of them ok and one short."""
+    folder = tmp_path_factory.mktemp("videos")
+    for number in range(8):
+        render(folder / f"class {number % 3}" / f"v {number}.mp4", frames=20 + number, seed=number)
+    render(folder / "class 0" / "a short one.mp4", frames=3, seed=99)
+    (folder / "class 1" / "no video.mp4").write_text("this is text\n" * 30)
+    (folder / "class 2" / "gone.mp4").symlink_to(folder / "nowhere.mp4")
+    return folder
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module tiny_extraction, importable by worker processes too."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    return importlib.import_module("tiny_extraction")
