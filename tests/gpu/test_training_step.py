@@ -1,0 +1,101 @@
+"""One training step on the GPU against the same step on the CPU: same draws, same loss, same gradients."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from scalefast import SCALE, SCALEPretraining, kernels
+
+B, V, D, CLIPS = 24, 8, 96, 16
+
+
+@pytest.fixture
+def task() -> SCALEPretraining:
+    torch.manual_seed(0)
+    return SCALEPretraining(SCALE(feature_dim=D, hidden_dim=64, dropout=0.1))
+
+
+@pytest.fixture
+def bank() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(40, CLIPS, D, generator=generator)
+    return features, torch.rand(40, CLIPS, 7, generator=generator)
+
+
+def views(bank, device: torch.device, *, step: int):
+    """The step's batch and its random state, on a device."""
+    rows = torch.randperm(40, generator=torch.Generator().manual_seed(2))[:B].to(device)
+    rng = kernels.RandomState.create(7, step=step, rows=rows)
+    features, positions = (part.to(device) for part in bank)
+    return *kernels.sample_views(features, positions, rows, views=V, rng=rng), rng
+
+
+def losses_and_gradients(
+    task: SCALEPretraining, bank, device: torch.device, *, step: int = 3, dtype: torch.dtype | None = None
+):
+    task = copy.deepcopy(task).to(device).train()
+    features, positions, rng = views(bank, device, step=step)
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+        losses = task(features, positions, rng=rng)
+    losses.loss.backward()
+    gradients = {name: weight.grad.cpu() for name, weight in task.named_parameters()}
+    return {name: getattr(losses, name).detach().cpu() for name in vars(losses)}, gradients
+
+
+def assert_close(found: torch.Tensor, expected: torch.Tensor, *, share: float) -> None:
+    """Relative to the largest entry: gradients of InfoNCE are small, an absolute bound would pass zeros."""
+    assert (found - expected).abs().max() <= share * expected.abs().max()
+
+
+def test_every_op_says_who_serves_it_on_the_gpu(cuda):
+    served = kernels.backend("cuda")
+    assert {"embed_sets", "gather_masked", "set_attention", "sparse_infonce", "sample_views"} <= set(served)
+    assert all(how.reason for how in served.values())
+
+
+def test_views_are_the_same_on_both_devices(cuda, bank):
+    on_cpu, on_gpu = views(bank, torch.device("cpu"), step=5), views(bank, cuda, step=5)
+    assert torch.equal(on_cpu[0], on_gpu[0].cpu())
+    assert torch.equal(on_cpu[1], on_gpu[1].cpu())
+
+
+def test_losses_and_gradients_are_those_of_the_cpu(cuda, task, bank):
+    """Masks and dropout included: they are drawn from (seed, step, row), not from a device's generator."""
+    losses, gradients = losses_and_gradients(task, bank, cuda)
+    expected, expected_gradients = losses_and_gradients(task, bank, torch.device("cpu"))
+    for name, value in expected.items():
+        torch.testing.assert_close(losses[name], value, rtol=1e-4, atol=1e-5)
+    for name, gradient in expected_gradients.items():
+        assert_close(gradients[name], gradient, share=1e-3)
+
+
+def test_steps_differ_and_a_repeated_step_does_not(cuda, task, bank):
+    first, again = (losses_and_gradients(task, bank, cuda, step=3) for _ in range(2))
+    other, _ = losses_and_gradients(task, bank, cuda, step=4)
+    assert torch.equal(first[0]["loss"], again[0]["loss"])
+    assert all(torch.equal(first[1][name], again[1][name]) for name in first[1])
+    assert not torch.equal(first[0]["loss"], other["loss"])
+
+
+def test_bf16_autocast_gives_nearly_the_same_loss(cuda, task, bank):
+    expected, _ = losses_and_gradients(task, bank, cuda)
+    losses, gradients = losses_and_gradients(task, bank, cuda, dtype=torch.bfloat16)
+    torch.testing.assert_close(losses["loss"].float(), expected["loss"], rtol=2e-2, atol=2e-2)
+    assert all(torch.isfinite(gradient).all() for gradient in gradients.values())
+
+
+def test_training_on_the_gpu_lowers_the_loss(cuda, task, bank):
+    task = task.to(cuda).train()
+    optimizer = torch.optim.AdamW(task.parameters(), lr=1e-3)
+    history = []
+    for step in range(60):
+        features, positions, rng = views(bank, cuda, step=step)
+        loss = task(features, positions, rng=rng).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        history.append(loss.item())
+    assert sum(history[-10:]) < 0.8 * sum(history[:10])
