@@ -74,8 +74,7 @@ class VideoList:
         | format | source |
         |---|---|
         | folder | a folder per class, or `train/`, `test/`, `val/` folders of class folders, or just files |
-        | list | no header, `path label` (VideoMAE, V-JEPA 2, SlowFast, mmaction2); more integers:
-        multi-label |
+        | list | no header, `path label` (VideoMAE, SlowFast, mmaction2); more integers: multi-label |
         | table | CSV or TSV with a header that names `path` and `label` (and maybe `split`) |
         | kinetics | the Kinetics CSV; files are looked for below `root` |
 

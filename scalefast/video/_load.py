@@ -16,7 +16,7 @@ from scalefast.video._errors import ShortDecodeError
 from scalefast.video._file import Tally, VideoFile
 from scalefast.video._meta import VideoMeta
 from scalefast.video._positions import clip_positions
-from scalefast.video._probe import check_whole, describe, verdict
+from scalefast.video._probe import check_unbroken, check_whole, describe, verdict
 from scalefast.video._recipe import ClipRecipe
 from scalefast.video._sampling import sample_clips
 
@@ -79,7 +79,8 @@ def load_clips(
         first = next(frames, None)
         meta = describe(file, first)
         try:
-            return cut(chain([first] if first else [], frames), meta)
+            loaded = cut(chain([first] if first else [], frames), meta)
         except ShortDecodeError as early:
             meta = replace(meta, num_frames=early.frames, exact=True, note=verdict(file, tally))
             return cut(file.frames(Tally()), meta)
+        return loaded._replace(meta=replace(meta, note=check_unbroken(file, tally)))

@@ -38,7 +38,7 @@ def isolated_map(
     items: Iterable[T],
     *,
     workers: int | None = None,
-    timeout: float | None = 60.0,
+    timeout: float | Callable[[T], float] | None = 60.0,
     ordered: bool = True,
     window: int | None = None,
     retries: int = 1,
@@ -58,7 +58,8 @@ class IsolatedPool(Generic[T, R]):
         function: picklable, and importable by the workers (not from `__main__`); a callable instance or
             `functools.partial` carries state, which is sent once per worker.
         workers: processes; None: one per available CPU.
-        timeout: seconds for one item; the worker is killed then. None: no limit.
+        timeout: seconds for one item, or a function of the item that gives them; the worker is killed then.
+            None: no limit.
         retries: how often an item whose worker *died* is tried again in a fresh one (a worker that the system
             ended for want of memory is not the file's fault; a decoder that really crashes does so again).
             Timeouts are final.
@@ -73,11 +74,11 @@ class IsolatedPool(Generic[T, R]):
         function: Callable[[T], R],
         *,
         workers: int | None = None,
-        timeout: float | None = 60.0,
+        timeout: float | Callable[[T], float] | None = 60.0,
         retries: int = 1,
     ) -> None:
         workers = available_cpus() if workers is None else workers
-        if workers < 1 or (timeout is not None and timeout <= 0) or retries < 0:
+        if workers < 1 or (isinstance(timeout, int | float) and timeout <= 0) or retries < 0:
             given = f"{workers = }, {timeout = }, {retries = }"
             raise InputError(f"expected workers >= 1, timeout > 0 and retries >= 0, got {given}")
         payload = _pickle_function(function)

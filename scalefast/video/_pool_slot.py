@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 from types import TracebackType
@@ -55,7 +56,7 @@ class Slot:
     """One worker process, replaced whenever it dies. Used by one thread at a time."""
 
     payload: bytes
-    timeout: float | None
+    timeout: float | Callable[[Any], float] | None
     retries: int
     process: subprocess.Popen[bytes] | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)  # guards `process` and `ended` against end()
@@ -72,7 +73,8 @@ class Slot:
     def _ask(self, process: subprocess.Popen[bytes], index: int, item: Any) -> Outcome[Any]:
         begin = time.perf_counter()
         answer: tuple[str, Any] | None = None
-        with _Watchdog(process, self.timeout) as watchdog, contextlib.suppress(EOFError, OSError):
+        limit = self.timeout(item) if callable(self.timeout) else self.timeout
+        with _Watchdog(process, limit) as watchdog, contextlib.suppress(EOFError, OSError):
             send(process.stdin, item)  # type: ignore[arg-type]
             answer = receive(process.stdout)  # type: ignore[arg-type]
         seconds = time.perf_counter() - begin
@@ -80,7 +82,7 @@ class Slot:
             code = process.wait() if answer is None else 0
             self._drop()
         if answer is None and watchdog.overdue:
-            text = f"no answer within {self.timeout:g} s"
+            text = f"no answer within {limit:g} s"
             return Outcome(index=index, failure="timeout", message=text, seconds=seconds)
         if answer is None:
             return Outcome(index=index, failure="crash", message=_death(code), seconds=seconds)

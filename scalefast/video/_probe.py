@@ -14,7 +14,7 @@ from scalefast.video._orientation import frame_orientation
 if TYPE_CHECKING:
     import av
 
-__all__ = ["check_whole", "describe", "probe", "verdict"]
+__all__ = ["check_unbroken", "check_whole", "describe", "probe", "verdict"]
 
 _WHOLE = 0.95  # of the stated duration or frame count; a decoded end below is `truncated`
 _RATE_TOLERANCE = 0.1
@@ -105,15 +105,27 @@ def verdict(file: VideoFile, tally: Tally) -> str:
     if tally.lost_at_end > (1 - _WHOLE) * file.num_packets:
         detail = f"the last {tally.lost_at_end} of {file.num_packets} packets cannot be decoded"
         raise VideoError(file.path, reason="truncated", detail=detail, frames=tally.frames)
+    torn = f"{_count(tally.lost_at_end, 'packet')} lost at the end" if tally.lost_at_end else ""
+    return ", ".join(filter(None, [check_unbroken(file, tally), torn]))
+
+
+def check_unbroken(file: VideoFile, tally: Tally) -> str:
+    """Judge the frames that have been decoded so far.
+
+    Returns:
+        Damage that the decoder concealed and flagged, in words; empty if there is none.
+
+    Raises:
+        VideoError: unreadable, since the decoder fails between frames that decode.
+    """
     if tally.lost_inside:
         detail = f"the decoder fails at {tally.lost_inside} of {file.num_packets} packets"
         raise VideoError(file.path, reason="unreadable", detail=detail, frames=tally.frames)
-    notes = []
-    if tally.concealed:
-        notes.append(f"concealed damage in {tally.concealed} of {tally.frames} frames")
-    if tally.lost_at_end:
-        notes.append(f"ends {tally.lost_at_end} frames early")
-    return ", ".join(notes)
+    return f"concealed damage in {_count(tally.concealed, 'frame')}" if tally.concealed else ""
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _check_end(file: VideoFile, *, frames: int, end: float | None) -> None:

@@ -48,7 +48,7 @@ def read_list(source: Path, *, root: Path | None, split: str | None) -> VideoLis
 
 
 def read_table(source: Path, *, root: Path | None, split: str | None) -> VideoList:
-    """CSV or TSV whose header names `path` and `label`. Labels are integers, or all are names, which are ranked."""
+    """CSV or TSV whose header names `path` and `label`. Labels are integers, or all are ranked names."""
     header, rows = _table(source)
     _expect_columns(source, header, ("path", "label"))
     rows = _of_split(source, header, rows, split)

@@ -128,4 +128,4 @@ def test_recipe(
     )
 
 
-test_recipe.__test__ = False  # type: ignore[attr-defined]  # pytest collects imported names that start with test
+test_recipe.__test__ = False  # type: ignore[attr-defined]  # or pytest takes it for a test
