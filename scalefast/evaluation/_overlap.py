@@ -21,6 +21,10 @@ ALIKE = 0.05
 """Distance of two means, as a share of their distance from the mean video, below which it is rounding: fp16
 features of one video from batches of different size differ by a hundredth of this."""
 
+FEWEST_PAIRS, MOST_PAIRS, PEERS = 6, 256, 32
+"""Pairs of namesakes from which their features say anything, pairs that are looked at, and others of their
+class."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Overlap:
@@ -37,10 +41,11 @@ class Overlap:
 def find_overlap(train: FeatureStore, test: FeatureStore) -> Overlap:
     """Compare ids, and where ids do not decide, contents.
 
-    An id in both stores is the same video, unless that is disproved: the two ledgers give it different
-    numbers of frames; or both extractions had the same settings, so that a video would have the same
-    features, and it has not. Row numbers, which a store made from arrays has for want of ids, name nothing;
-    there equal features decide.
+    Folders for training and test, extracted one by one, may well hold different videos of one name. So an id
+    in both stores is the same video unless that is disproved: by other labels; by other numbers of frames in
+    the two ledgers; by other features where both extractions had the same settings; or by features that are,
+    over all such ids, no nearer to each other than to those of other videos of the class. Row numbers, which
+    a store made from arrays has for want of ids, name nothing; there equal features decide.
     """
     place = {name: row for row, name in enumerate(train.ids)}
     first, second = _fingerprints(train), _fingerprints(test)
@@ -50,8 +55,11 @@ def find_overlap(train: FeatureStore, test: FeatureStore) -> Overlap:
         return Overlap(shared=same, namesakes=0, copies=())
     common = [(place[name], row) for row, name in enumerate(test.ids) if name in place]
     different = _disproved(train, test, common)
+    unlike = [pair for pair in common if pair not in different and first[pair[0]] != second[pair[1]]]
+    if _look_different(train, test, unlike):
+        different.update(unlike)
     return Overlap(
-        shared=tuple(test.ids[row] for pair in common if pair not in different for row in pair[1:]),
+        shared=tuple(test.ids[pair[1]] for pair in common if pair not in different),
         namesakes=len(different),
         copies=tuple(
             name
@@ -64,10 +72,12 @@ def find_overlap(train: FeatureStore, test: FeatureStore) -> Overlap:
 def _disproved(train: FeatureStore, test: FeatureStore, pairs: list[tuple[int, int]]) -> set[tuple[int, int]]:
     """Of pairs of rows with one id, those that are two videos for certain."""
     before, now = _frames(train), _frames(test)
+    known, asked = train.labels, test.labels
     different = set()
     for one, two in pairs:
         name = test.ids[two]
-        if name in before and name in now and before[name] != now[name]:
+        other_label = known is not None and asked is not None and not torch.equal(known[one], asked[two])
+        if other_label or (name in before and name in now and before[name] != now[name]):
             different.add((one, two))
     if pairs and _settings(train) is not None and _settings(train) == _settings(test):
         centre = _means(train, list(range(min(len(train), ROWS)))).mean(0)
@@ -77,6 +87,26 @@ def _disproved(train: FeatureStore, test: FeatureStore, pairs: list[tuple[int, i
             far = (a - b).norm(dim=1) > ALIKE * (b - centre).norm(dim=1)
             different |= {pair for pair, apart in zip(part, far.tolist(), strict=True) if apart}
     return different
+
+
+def _look_different(train: FeatureStore, test: FeatureStore, pairs: list[tuple[int, int]]) -> bool:
+    """Whether rows with one id are, all in all, no nearer to each other than to others of their class.
+
+    Training and test clips of one video are cut differently, so their features differ too; but among the
+    training videos of its class a test video's own clips are the nearest, or nearly so. The share of the
+    others that are nearer than the namesake is then close to 0; for namesakes that are other videos it is
+    1/2 on average.
+    """
+    if train.labels is None or len(pairs) < FEWEST_PAIRS:
+        return False
+    shares = []
+    for one, two in pairs[:: -(-len(pairs) // MOST_PAIRS)]:
+        peers = (train.labels == train.labels[one]).nonzero()[:, 0]
+        others = peers[peers != one][:PEERS].tolist()
+        if others:
+            distances = (_means(train, [one, *others]) - _means(test, [two])).norm(dim=1)
+            shares.append((distances[1:] < distances[0]).double().mean().item())
+    return len(shares) >= FEWEST_PAIRS and sum(shares) / len(shares) > 0.25
 
 
 def _means(store: FeatureStore, rows: list[int]) -> Tensor:

@@ -1,0 +1,48 @@
+"""`scalefast embed`: one vector a video."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+__all__ = ["Args", "run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Write one vector a video, for search, clustering or a classifier of one's own.
+
+    The npz file holds, one row a video: ids; labels, or -1; mean, of the backbone's clip features; cls,
+    SCALE's summary; ensemble, the mean over the clips of backbone, refined and cls features side by side;
+    recommended, the ensemble with each of its parts scaled to length 1, ready for cosine similarity.
+    """
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run folder of `scalefast pretrain`, or the folder or hub id of a saved model."""
+
+    store: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STORE")]
+    """Feature store of the videos."""
+
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("vectors.npz")
+    """File to write."""
+
+    device: Annotated[str | None, tyro.conf.arg(metavar="DEVICE", help_behavior_hint="")] = None
+    """cpu, cuda or cuda:N. Without it: the GPU if there is one."""
+
+
+def run(args: Args) -> int:
+    """Computes the vectors and writes them."""
+    from scalefast.evaluation import embed
+    from scalefast.evaluation.results import check_place
+
+    check_place(args.out)
+    vectors = embed(args.run, args.store, device=args.device)
+    vectors.save(args.out)
+    widths = ", ".join(
+        f"{name} {getattr(vectors, name).shape[1]}" for name in ("mean", "cls", "ensemble", "recommended")
+    )
+    print(f"{args.out}: {len(vectors.ids)} videos; dimensions: {widths}")
+    return 0

@@ -1,0 +1,78 @@
+"""`scalefast evaluate`: k-NN and linear probes of a run, always beside mean pooling."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+__all__ = ["Args", "run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Accuracy of a run's video representations, always beside mean-pooled backbone features.
+
+    The model is that of the last epoch, and nothing is chosen by test accuracy.
+
+    results.json holds {protocol: {representation: accuracy in [0, 1]}}. A file results-details.json beside it
+    says where every number comes from.
+
+    Representations: "mean" of the backbone's clip features, without SCALE; "refined", the mean of SCALE's
+    clip features; "cls", SCALE's summary of the video; "ensemble", all three side by side as in the paper;
+    "recommended", the ensemble with each part scaled to length 1.
+    """
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run folder of `scalefast pretrain`, or the folder or hub id of a saved model."""
+
+    train: Annotated[Path, tyro.conf.arg(metavar="STORE")]
+    """Feature store of the labelled training videos."""
+
+    test: Annotated[Path, tyro.conf.arg(metavar="STORE")]
+    """Feature store of the labelled test videos."""
+
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("results.json")
+    """Results file to write."""
+
+    protocols: tuple[Literal["knn", "linear", "linear_clips"], ...] = ("knn", "linear")
+    """knn: 20 neighbours, temperature .07. linear: logistic regression on one vector a video; linear_clips:
+    on one a clip, averaged over the views of a test video."""
+
+    seed: int = 0
+    """Seed of the split of the training videos on which the probe's penalty is chosen."""
+
+    allow_overlap: bool = False
+    """Accept videos that are in both stores."""
+
+    device: Annotated[str | None, tyro.conf.arg(metavar="DEVICE", help_behavior_hint="")] = None
+    """cpu, cuda or cuda:N. Without it: the GPU if there is one."""
+
+
+def run(args: Args) -> int:
+    """Evaluates, prints the table and the verdict, and writes both files."""
+    from scalefast.evaluation import evaluate
+
+    results = evaluate(
+        args.run,
+        train=args.train,
+        test=args.test,
+        out=args.out,
+        protocols=args.protocols,
+        seed=args.seed,
+        allow_overlap=args.allow_overlap,
+        device=args.device,
+        say=lambda text: print(text, file=sys.stderr),
+    )
+    print(results.table())
+    print()
+    for line in (*results.verdict(), *(f"note: {note}" for note in results.notes)):
+        print(line)
+    for name, split in (("training", results.train), ("test", results.test)):
+        listed = "" if split.listed is None else f" of {split.listed} listed ({split.lost} bad or missing)"
+        print(f"{name}: {split.used} videos{listed}, {split.clips} clips, {split.classes} classes")
+    print(f"written: {args.out}")
+    return 0
