@@ -10,8 +10,11 @@ from __future__ import annotations
 import difflib
 import errno
 import importlib
+import inspect
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -77,10 +80,19 @@ def _run_verb(verb: str, words: list[str]) -> int:
 def _parse(options: type[Any], verb: str, words: list[str]) -> Any:
     import tyro
 
-    # Nested configurations show as plain options (`--epochs`, not `--config.epochs`), and a flag has one
-    # form, not two.
+    if not {"-h", "--help"}.isdisjoint(words):
+        # Before the usage and by ourselves: the parser would make one line of each paragraph.
+        print(_filled(inspect.cleandoc(options.__doc__ or "")), end="\n\n")
+    # Nested configurations show as plain options (`--epochs`, not `--config.epochs`), a flag has one form.
     style = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
-    return tyro.cli(options, prog=f"scalefast {verb}", args=words, config=style)
+    return tyro.cli(options, prog=f"scalefast {verb}", description="", args=words, config=style)
+
+
+def _filled(text: str) -> str:
+    """The paragraphs of a text, broken to fit the terminal."""
+    width = min(shutil.get_terminal_size().columns, 100)
+    paragraphs = (" ".join(part.split()) for part in text.split("\n\n"))
+    return "\n\n".join(textwrap.fill(part, width, break_on_hyphens=False) for part in paragraphs)
 
 
 def _readable(action: Callable[[], int]) -> int:
