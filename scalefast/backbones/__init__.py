@@ -5,6 +5,18 @@ from __future__ import annotations
 from scalefast.backbones.backbone import FrozenBackbone
 from scalefast.backbones.loading import load_backbone
 from scalefast.backbones.r3d import R3D, R3DConfig
+from scalefast.backbones.r3d_folder import load_r3d, save_r3d
+from scalefast.backbones.registry import REGISTRY, NamedBackbone
 from scalefast.backbones.spec import BackboneSpec
 
-__all__ = ["R3D", "BackboneSpec", "FrozenBackbone", "R3DConfig", "load_backbone"]
+__all__ = [
+    "load_backbone",
+    "FrozenBackbone",
+    "BackboneSpec",
+    "R3D",
+    "R3DConfig",
+    "save_r3d",
+    "load_r3d",
+    "REGISTRY",
+    "NamedBackbone",
+]

@@ -21,5 +21,5 @@ def hash_state_dict(state: Mapping[str, torch.Tensor]) -> str:
         tensor = state[name].detach().to("cpu").contiguous()
         header = json.dumps([name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)])
         digest.update(f"{header}\n".encode())
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

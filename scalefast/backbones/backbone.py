@@ -25,14 +25,14 @@ __all__ = ["FrozenBackbone"]
 class FrozenBackbone(nn.Module):
     """A clip encoder that never trains, with everything that its input must be.
 
-    Equivalent to `encoder((clips.permute(0, 4, 1, 2, 3) / 255 - mean) / std)` without gradients, in eval mode.
+    Equivalent to `encoder((clips.permute(0, 4, 1, 2, 3) / 255 - mean) / std)` in eval mode, no gradients.
 
     Args:
         encoder: float32 pixels [N, 3, T, H, W], normalised -> [N, D]. Its weights are frozen in place.
         spec: what it expects and yields.
         device: where it lives; None leaves the encoder where it is.
-        dtype: format in which it computes (`"fp32"`, `"bf16"`, `"fp16"` or the torch.dtype); None chooses bf16
-            where the hardware has it, else fp32. Weights stay float32; the feature is always float32.
+        dtype: format in which it computes (`"fp32"`, `"bf16"`, `"fp16"` or the torch.dtype); None chooses
+            bf16 where the hardware has it, else fp32. Weights stay float32; the feature is always float32.
     """
 
     _mean: torch.Tensor
@@ -78,14 +78,16 @@ class FrozenBackbone(nn.Module):
 
     @property
     def weights_hash(self) -> str:
-        """sha256 of the encoder's state dict. Reads every weight each time (about 1 s a GB): keep it if you need it often."""
-        return hash_state_dict(self.encoder.state_dict())
+        """sha256 of the encoder's state dict; reads every weight at each call (about 1 s a GB)."""
+        weights = getattr(self.encoder, "weights", self.encoder.state_dict)
+        return hash_state_dict(weights())
 
     def describe(self) -> dict[str, Any]:
         """All that a store records about its features, as JSON-able values.
 
-        `identity` is a hash of everything that decides the features apart from rounding (weights, normalisation, size,
-        frames, pooling); features of two stores may be mixed when it is equal, whatever `precision` says.
+        `identity` is a hash of everything that decides the features apart from rounding (weights,
+        normalisation, size, frames, pooling); features of two stores may be mixed when it is equal, whatever
+        `precision` says.
         """
         decides = {
             "architecture": self.spec.architecture,
@@ -109,7 +111,7 @@ class FrozenBackbone(nn.Module):
         }
 
     def train(self, mode: bool = True) -> FrozenBackbone:
-        """Stays in eval mode: dropout or batch statistics would make features depend on chance or on the batch."""
+        """Stays in eval mode: dropout and batch statistics would make features depend on chance."""
         return super().train(False)
 
     @torch.no_grad()
@@ -117,7 +119,7 @@ class FrozenBackbone(nn.Module):
         """Features of decoded clips.
 
         Args:
-            clips: uint8 [N, T, H, W, 3] in RGB with this backbone's T = num_frames and H = W = size, on any device.
+            clips: uint8 [N, T, H, W, 3] in RGB with T = num_frames and H = W = size, on any device.
 
         Returns:
             float32 [N, D] on the backbone's device, without gradient.
@@ -139,13 +141,14 @@ class FrozenBackbone(nn.Module):
         return features.float()
 
     def normalize(self, clips: torch.Tensor) -> torch.Tensor:
-        """uint8 [N, T, H, W, 3] -> float32 [N, 3, T, H, W] on the backbone's device, `(clips / 255 - mean) / std`."""
+        """`(clips / 255 - mean) / std`: uint8 [N, T, H, W, 3] -> float32 [N, 3, T, H, W] on the device."""
         pixels = clips.to(self.device).permute(0, 4, 1, 2, 3).float()
         return pixels.div_(255.0).sub_(self._mean).div_(self._std)
 
     def extra_repr(self) -> str:
         spec = self.spec
-        return f"{spec.name!r}, [N, {spec.num_frames}, {spec.size}, {spec.size}, 3] -> [N, {spec.feature_dim}], {self.precision}"
+        clips = f"[N, {spec.num_frames}, {spec.size}, {spec.size}, 3]"
+        return f"{spec.name!r}, {clips} -> [N, {spec.feature_dim}], {self.precision}"
 
     def _autocast(self) -> AbstractContextManager[Any]:
         dtype = resolve_precision(self._dtype, device=self.device)
@@ -155,7 +158,9 @@ class FrozenBackbone(nn.Module):
         spec = self.spec
         form = f"uint8 [N, {spec.num_frames}, {spec.size}, {spec.size}, 3]"
         if not isinstance(clips, (torch.Tensor, np.ndarray)):
-            raise InputError(f"backbone {spec.name!r} takes clips as a tensor or array {form}, got {type(clips).__name__}")
+            raise InputError(
+                f"backbone {spec.name!r} takes clips as a tensor or array {form}, got {type(clips).__name__}"
+            )
         shape = tuple(clips.shape)
         if str(clips.dtype).removeprefix("torch.") != "uint8":
             raise InputError(
@@ -166,7 +171,9 @@ class FrozenBackbone(nn.Module):
             hint = "; the colour channel comes last" if len(shape) == 5 and 3 in shape[1:3] else ""
             raise InputError(f"backbone {spec.name!r} takes clips {form}, got {shape = }{hint}")
         if shape[1] != spec.num_frames:
-            raise InputError(f"backbone {spec.name!r} takes clips of {spec.num_frames} frames, got {shape[1]}: {shape = }")
+            raise InputError(
+                f"backbone {spec.name!r} takes clips of {spec.num_frames} frames, got {shape[1]}: {shape = }"
+            )
         if shape[2:4] != (spec.size, spec.size):
             raise InputError(
                 f"backbone {spec.name!r} takes frames of {spec.size} x {spec.size} pixels, "

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
+from scalefast.backbones._files import read_json
+from scalefast.backbones._hub import fetch, is_hub_id
 from scalefast.backbones._precision import Precision
 from scalefast.backbones.backbone import FrozenBackbone
-from scalefast.backbones.r3d import R3D, R3DConfig
+from scalefast.backbones.huggingface import load_transformers
+from scalefast.backbones.r3d import R3D
+from scalefast.backbones.r3d_folder import MARK, load_r3d
+from scalefast.backbones.registry import REGISTRY
+from scalefast.backbones.spec import BackboneSpec
 from scalefast.errors import InputError
 
 __all__ = ["load_backbone"]
-
-_OWN = {"r3d-tiny": R3DConfig(depth="tiny", stem="motion-energy", norm="group", pooling="pyramid", size=64), "r3d-18": R3DConfig(depth="18")}
 
 
 def load_backbone(
@@ -22,11 +29,77 @@ def load_backbone(
     device: torch.device | str | None = None,
     dtype: torch.dtype | Precision | None = None,
 ) -> FrozenBackbone:
-    """A frozen clip encoder."""
+    """A frozen clip encoder: `backbone(clips uint8 [N, T, H, W, 3]) -> float32 [N, D]`.
+
+    Args:
+        name_or_folder_or_hub_id: a short name (`"r3d-tiny"`, `"videomae-b"`, ...), else a folder
+            (transformers' layout or one that `save_r3d` wrote), else a hub id `organisation/name[@revision]`.
+            A short name wins over a folder of that name in the working directory; write `./name` for the
+            folder.
+        checkpoint: a released checkpoint file in its authors' own layout; none can be read by this version.
+        device: where to compute; None is the CPU.
+        dtype: `"fp32"`, `"bf16"`, `"fp16"` or the torch.dtype; None takes bf16 where the hardware has it,
+            else fp32.
+
+    Raises:
+        InputError: unknown name, a folder that holds no backbone, a hub that cannot be reached.
+        DataError: damaged files, or weights that do not fit their configuration (each key named).
+        MissingExtraError: transformers is needed and not installed.
+    """
     name = str(name_or_folder_or_hub_id)
-    if name not in _OWN:
-        raise InputError(f"no backbone is named {name!r}; known names: {', '.join(_OWN)}")
+    entry = REGISTRY.get(name)
+    if entry is not None and entry.missing is not None:
+        raise InputError(f"backbone {name!r} does not load yet: {entry.missing}")
     if checkpoint is not None:
-        raise InputError(f"backbone {name!r} takes no checkpoint: its weights come from a seed")
-    encoder = R3D(_OWN[name])
-    return FrozenBackbone(encoder, spec=encoder.spec(name), device=device, dtype=dtype)
+        raise InputError(
+            f"backbone {name!r}: {checkpoint=!s} cannot be read, since checkpoints in their authors' own "
+            "layout are not supported yet; pass a folder in transformers' layout in place of the name"
+        )
+    if entry is not None and entry.r3d is not None:
+        encoder, spec = _described(R3D(entry.r3d), name=name)
+    elif entry is not None:
+        assert entry.hub_id is not None
+        encoder, spec = _from_hub(entry.hub_id)
+    elif Path(name).is_dir():
+        folder = Path(name)
+        encoder, spec = _from_folder(folder, name=folder.resolve().name, source={"kind": "folder"})
+    elif is_hub_id(name) and not Path(name).exists():
+        encoder, spec = _from_hub(name)
+    else:
+        raise InputError(_unknown(name))
+    return FrozenBackbone(encoder, spec=spec, device=device, dtype=dtype)
+
+
+def _from_hub(hub_id: str) -> tuple[nn.Module, BackboneSpec]:
+    folder, revision = fetch(hub_id)
+    name = hub_id.partition("@")[0]
+    return _from_folder(folder, name=name, source={"kind": "hub", "id": name, "revision": revision})
+
+
+def _from_folder(folder: Path, *, name: str, source: dict[str, Any]) -> tuple[nn.Module, BackboneSpec]:
+    config_file = folder / "config.json"
+    if not config_file.is_file():
+        raise InputError(
+            f"{folder} holds no backbone: expected config.json and model.safetensors, as save_pretrained of "
+            "transformers or scalefast.backbones.save_r3d write them"
+        )
+    if MARK in read_json(config_file):
+        return _described(load_r3d(folder), name=name)
+    return load_transformers(folder, name=name, source=source)
+
+
+def _described(model: R3D, *, name: str) -> tuple[nn.Module, BackboneSpec]:
+    return model, model.spec(name)
+
+
+def _unknown(name: str) -> str:
+    if Path(name).is_file():
+        return (
+            f"{name} is a file; expected a folder with config.json and model.safetensors, a name or a hub id"
+        )
+    close = difflib.get_close_matches(name, REGISTRY, n=1)
+    hint = f", did you mean {close[0]!r}?" if close else ""
+    return (
+        f"no backbone, folder or hub id is named {name!r}{hint} Known names: {', '.join(REGISTRY)}; "
+        "a hub id has the form organisation/name"
+    )

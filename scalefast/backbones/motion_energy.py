@@ -2,19 +2,22 @@
 
 Four steps, each a convolution with computed weights and a pointwise non-linearity:
 
-1. colour: luminance and two colour-opponent signals, so that an object as bright as its background is seen too;
-2. motion energy (Adelson and Bergen 1985): Gabor filters in space, one quadrature pair for each of 4 orientations, then
-   a quadrature pair in time; their sums and differences prefer one *direction* each (8 in all, 2 temporal frequencies).
-   The sum of squares of a quadrature pair is the energy: it depends neither on the phase of the pattern nor on whether
-   it is bright or dark. The same filters run on the half-size frame for faster motion of larger patterns;
+1. colour: luminance and two opponent signals, so that an object as bright as its background is seen too;
+2. motion energy (Adelson and Bergen 1985): Gabor filters in space, one quadrature pair for each of 4
+   orientations, then a quadrature pair in time; their sums and differences prefer one *direction* each (8 in
+   all, 2 temporal frequencies). The sum of squares of a quadrature pair is the energy: it depends neither on
+   the phase of the pattern nor on whether it is bright or dark. The same filters run on the half-size frame
+   for faster motion of larger patterns;
 3. divisive normalisation by the local energy of all directions (Heeger 1992): contrast cancels;
-4. flow templates (as in cortical area MST, Duffy and Wurtz 1991): opponent energies form a local motion vector, of which
-   two scales of derivatives give expansion / contraction and rotation in both senses, each half-wave rectified.
+4. flow templates (as in cortical area MST, Duffy and Wurtz 1991): opponent energies form a local motion
+   vector, of which two scales of derivatives give expansion / contraction and rotation in both senses, each
+   half-wave rectified.
 
-Space and time are filtered one after the other, a (2+1)D factorisation that costs a tenth of dense 7 x 9 x 9 kernels.
-The weights are ordinary parameters: frozen in a frozen backbone, a starting point where one trains it.
+Space and time are filtered one after the other, a (2+1)D factorisation that costs a tenth of dense 7 x 9 x 9
+kernels. The weights are ordinary parameters: frozen in a frozen backbone, a starting point where one trains
+it.
 
-Legend: `N` clips, `T` frames, `H` x `W` pixels, `F` = T - 6 time steps, `h` x `w` = H/4 x W/4 positions, `E` energies.
+Legend: `N` clips, `T` frames, `H` x `W` pixels; `E` energies, `F` time steps, `h` x `w` positions.
 """
 
 from __future__ import annotations
@@ -43,8 +46,8 @@ _COLOUR = ((0.299, 0.587, 0.114), (0.5, -0.5, 0.0), (-0.25, -0.25, 0.5))
 class MotionEnergyStem(nn.Module):
     """Normalised pixels float [N, 3, T, H, W] -> non-negative motion channels [N, 64, T - 6, H/4, W/4].
 
-    Channels: per scale (fine, coarse) 16 normalised energies, then 8 positive and 8 negative halves of the templates.
-    T must be at least 7, H and W multiples of 4.
+    Channels: per scale (fine, coarse) 16 normalised energies, then 8 positive and 8 negative halves of the
+    templates. T must be at least 7, H and W multiples of 4.
     """
 
     out_channels = 2 * (len(PERIODS) * ORIENTATIONS * 2 + len(PERIODS) * 2 * len(TEMPLATE_SIGMAS) * 2)
@@ -56,7 +59,9 @@ class MotionEnergyStem(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         energies, flow = len(PERIODS) * ORIENTATIONS * 2, len(PERIODS) * 2
-        self.spatial = nn.Conv3d(3, len(_COLOUR) * 2 * ORIENTATIONS, (1, SPATIAL_TAPS, SPATIAL_TAPS), bias=False)
+        self.spatial = nn.Conv3d(
+            3, len(_COLOUR) * 2 * ORIENTATIONS, (1, SPATIAL_TAPS, SPATIAL_TAPS), bias=False
+        )
         self.temporal = nn.Conv3d(2 * ORIENTATIONS, 2 * energies, (TEMPORAL_TAPS, 1, 1), bias=False)
         self.flow = nn.Conv3d(energies, flow, 1, bias=False)
         self.templates = nn.ModuleList(
@@ -70,7 +75,7 @@ class MotionEnergyStem(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Set the computed weights; multiples of 2^-16, so that they are equal whatever the mathematics library."""
+        """Set the computed weights: multiples of 2^-16, so that every mathematics library gives the same."""
         _assign(self.spatial, spatial_weights())
         _assign(self.temporal, temporal_weights())
         _assign(self.flow, flow_weights())
@@ -81,8 +86,8 @@ class MotionEnergyStem(nn.Module):
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         half = F.avg_pool3d(pixels, (1, 2, 2))
         both = torch.cat([self._filter(pixels, stride=CELL), self._filter(half, stride=CELL // 2)])
-        # colours go into the batch: a grouped convolution takes three times as long (1.2 against .4 ms a clip,
-        # one core of an EPYC with AVX512_BF16, torch 2.13, November 2026)
+        # colours go into the batch: a grouped convolution takes three times as long (1.2 against .4 ms a
+        # clip, one core of an EPYC with AVX512_BF16, torch 2.13, November 2026)
         colours = both.reshape(-1, self.temporal.in_channels, *both.shape[2:])
         moving = self.temporal(colours)
         squares = moving.square().reshape(both.shape[0], -1, *moving.shape[2:])
@@ -106,7 +111,7 @@ def _local_mean(energy: torch.Tensor) -> torch.Tensor:
 
 
 def spatial_weights() -> torch.Tensor:
-    """float64 [colour * orientation * (even, odd), 3, 1, taps, taps]: Gabor pairs of unit norm without response to a constant."""
+    """float64 [colour * orientation * (even, odd), 3, 1, taps, taps]: Gabor pairs, zero for a constant."""
     radius = SPATIAL_TAPS // 2
     y, x = torch.meshgrid(*[torch.arange(-radius, radius + 1, dtype=torch.float64)] * 2, indexing="ij")
     envelope = torch.exp(-(x**2 + y**2) / (2 * SPATIAL_SIGMA**2))
@@ -128,7 +133,9 @@ def temporal_weights() -> torch.Tensor:
     radius = TEMPORAL_TAPS // 2
     t = torch.arange(-radius, radius + 1, dtype=torch.float64)
     envelope = torch.exp(-(t**2) / (2 * TEMPORAL_SIGMA**2))
-    weights = torch.zeros(len(PERIODS), ORIENTATIONS, 2, 2, ORIENTATIONS, 2, TEMPORAL_TAPS, dtype=torch.float64)
+    weights = torch.zeros(
+        len(PERIODS), ORIENTATIONS, 2, 2, ORIENTATIONS, 2, TEMPORAL_TAPS, dtype=torch.float64
+    )
     for i, period in enumerate(PERIODS):
         phase = 2 * math.pi / period * t
         even = _without_mean(envelope * torch.cos(phase), envelope)
@@ -142,7 +149,7 @@ def temporal_weights() -> torch.Tensor:
 
 
 def flow_weights() -> torch.Tensor:
-    """float64 [period * (x, y), energies, 1, 1, 1]: opponent energies (forth minus back) as a motion vector a period."""
+    """float64 [period * (x, y), energies, 1, 1, 1]: opponent energies (forth - back) as a motion vector."""
     weights = torch.zeros(len(PERIODS), 2, len(PERIODS), ORIENTATIONS, 2, dtype=torch.float64)
     for i in range(len(PERIODS)):
         for o, angle in enumerate(_angles()):

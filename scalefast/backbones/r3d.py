@@ -1,7 +1,8 @@
-"""R3D: a residual network of 3-D convolutions (Tran et al. 2018, "A Closer Look at Spatiotemporal Convolutions").
+"""R3D, a residual network of 3-D convolutions (Tran et al., CVPR 2018, arXiv 1711.11248).
 
-It needs no download: weights come from a seed, the same on every machine. Untrained, its features are fixed functions
-of the clip (what they tell is in docs/backbones.md); trained, it is an encoder in the same folder format.
+It needs no download: weights come from a seed, the same on every machine. Untrained, its features are fixed
+functions of the clip (what they tell is in docs/backbones.md); trained, it is an encoder in the same folder
+format.
 
 Legend: `N` clips, `T` frames, `H` x `W` pixels, `D` width of the feature.
 """
@@ -50,19 +51,21 @@ _LAYOUTS: dict[str, _Layout] = {
 
 @dataclass(frozen=True, kw_only=True)
 class R3DConfig:
-    """Architecture of an `R3D` and the clips that it takes; everything that its folder records beside the weights."""
+    """Architecture of an `R3D` and the clips that it takes."""
 
     depth: Depth = "18"
-    """`"18"` as published (four stages of 2 basic blocks), `"10"` with one block a stage, `"tiny"` with two stages of one."""
+    """`"18"` as published (four stages of 2 basic blocks), `"10"` with one block a stage, `"tiny"` with two
+    stages of one."""
     width: float = 1.0
     """Factor on the channel counts of the stages, which are rounded to multiples of 8."""
     stem: Stem = "conv"
-    """`"conv"`: one 3 x 7 x 7 convolution, as published; `"motion-energy"`: `MotionEnergyStem`, direction-selective untrained."""
+    """`"conv"`: 3 x 7 x 7 convolution, as published; `"motion-energy"`: computed filters that see motion."""
     norm: Norm = "batch"
-    """Batch normalisation, as published, or group normalisation, which needs no statistics and so no training."""
+    """Batch normalisation, as published, or group normalisation, which needs no statistics from training."""
     pooling: Pooling = "mean"
-    """`"mean"` over time and space of the last stage, as published, or `"pyramid"`: of the stem and every stage, the maximum
-    over space (an object counts the same wherever and however small it is), its mean over time, square root."""
+    """`"mean"` over time and space of the last stage, as published, or `"pyramid"`: of the stem and every
+    stage, the maximum over space (an object counts the same wherever and however small it is), its mean over
+    time, square root."""
     num_frames: int = 16
     """T, frames in a clip."""
     stride: int = 4
@@ -79,25 +82,28 @@ class R3DConfig:
     def __post_init__(self) -> None:
         for name, choices in (("depth", Depth), ("stem", Stem), ("norm", Norm), ("pooling", Pooling)):
             if getattr(self, name) not in get_args(choices):
-                raise InputError(f"R3D: {name} must be one of {get_args(choices)}, got {getattr(self, name)!r}")
+                raise InputError(
+                    f"R3D: {name} must be one of {get_args(choices)}, got {getattr(self, name)!r}"
+                )
         for name, least in (("num_frames", 1), ("stride", 1), ("size", 16), ("seed", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InputError(f"R3D: {name} must be an integer of at least {least}, got {value!r}")
-        if isinstance(self.width, bool) or not isinstance(self.width, (int, float)) or not 0 < self.width < math.inf:
+        if (
+            isinstance(self.width, bool)
+            or not isinstance(self.width, (int, float))
+            or not 0 < self.width < math.inf
+        ):
             raise InputError(f"R3D: width must be a positive number, got {self.width!r}")
-        for name in ("mean", "std"):
-            # from JSON they come as lists
-            object.__setattr__(self, name, checked_colour(getattr(self, name), owner="R3D", name=name))
+        # from JSON they come as lists
+        object.__setattr__(self, "mean", checked_colour(self.mean, owner="R3D", name="mean"))
+        object.__setattr__(self, "std", checked_colour(self.std, owner="R3D", name="std"))
         if self.stem == "motion-energy":
-            if self.num_frames < MotionEnergyStem.min_frames:
+            frames, multiple = MotionEnergyStem.min_frames, MotionEnergyStem.size_multiple
+            if self.num_frames < frames or self.size % multiple:
                 raise InputError(
-                    f"R3D: the motion-energy stem needs num_frames of at least {MotionEnergyStem.min_frames}, "
-                    f"got {self.num_frames}"
-                )
-            if self.size % MotionEnergyStem.size_multiple:
-                raise InputError(
-                    f"R3D: the motion-energy stem needs a size divisible by {MotionEnergyStem.size_multiple}, got {self.size}"
+                    f"R3D: the motion-energy stem needs {frames} frames or more and a size divisible by "
+                    f"{multiple}, got {self.num_frames = }, {self.size = }"
                 )
 
     @property
@@ -119,7 +125,9 @@ class BasicBlock(nn.Module):
         self.norm2 = _norm(norm, outputs)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv3d(inputs, outputs, 1, stride, bias=False), _norm(norm, outputs))
+            self.shortcut = nn.Sequential(
+                nn.Conv3d(inputs, outputs, 1, stride, bias=False), _norm(norm, outputs)
+            )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.norm1(self.conv1(x)).relu()
@@ -145,7 +153,9 @@ class R3D(nn.Module):
         for stage, (blocks, outputs) in enumerate(zip(layout.blocks, widths, strict=True)):
             stride = layout.first_stride if stage == 0 else 2
             rest = (BasicBlock(outputs, outputs, stride=1, norm=config.norm) for _ in range(blocks - 1))
-            self.stages.append(nn.Sequential(BasicBlock(inputs, outputs, stride=stride, norm=config.norm), *rest))
+            self.stages.append(
+                nn.Sequential(BasicBlock(inputs, outputs, stride=stride, norm=config.norm), *rest)
+            )
             inputs = outputs
             levels.append(outputs)
         self.feature_dim = sum(levels) if config.pooling == "pyramid" else levels[-1]
@@ -154,7 +164,7 @@ class R3D(nn.Module):
     def reset_parameters(self) -> None:
         """Initial weights from the configuration's seed alone, whatever the global generator does.
 
-        He-uniform rather than normal: without a logarithm the numbers, and so the hash, are equal on every machine.
+        He-uniform, not normal: without a logarithm the numbers, and so the hash, are equal on every machine.
         """
         generator = torch.Generator().manual_seed(self.config.seed)
         for module in self.modules():
@@ -179,7 +189,7 @@ class R3D(nn.Module):
         config = self.config
         pooling = {
             "mean": "mean over time and space of the last stage",
-            "pyramid": "square root of the mean over time of the maximum over space, of the stem and every stage",
+            "pyramid": "root of the mean over time of the maximum over space, of the stem and every stage",
         }
         variant = "" if config.stem == "conv" else f" with {config.stem} stem"
         return BackboneSpec(
@@ -201,7 +211,7 @@ class R3D(nn.Module):
 
 
 def _peak(level: torch.Tensor) -> torch.Tensor:
-    """Non-negative [N, C, F, h, w] -> [N, C]; the constant keeps the gradient of the root finite where nothing moves."""
+    """Non-negative [N, C, F, h, w] -> [N, C]; the constant keeps the root's gradient finite at zero."""
     return (level.amax((3, 4)).float().mean(2) + 1e-4).sqrt()
 
 

@@ -42,9 +42,9 @@ class BackboneSpec:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"backbone {self.name!r}: {name} must be a positive integer, got {value!r}")
-        for name in ("mean", "std"):
-            checked = checked_colour(getattr(self, name), owner=f"backbone {self.name!r}", name=name)
-            object.__setattr__(self, name, checked)
+        owner = f"backbone {self.name!r}"
+        object.__setattr__(self, "mean", checked_colour(self.mean, owner=owner, name="mean"))
+        object.__setattr__(self, "std", checked_colour(self.std, owner=owner, name="std"))
 
 
 def checked_colour(value: Any, *, owner: str, name: Literal["mean", "std"]) -> tuple[float, float, float]:
@@ -53,7 +53,9 @@ def checked_colour(value: Any, *, owner: str, name: Literal["mean", "std"]) -> t
     Raises:
         InputError: anything else, naming `owner` and `name`.
     """
-    numbers = isinstance(value, Sequence) and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value)
+    numbers = isinstance(value, Sequence) and all(
+        isinstance(v, (int, float)) and not isinstance(v, bool) for v in value
+    )
     if not numbers or len(value) != 3 or not all(math.isfinite(v) for v in value):
         raise InputError(f"{owner}: {name} must be 3 finite numbers for red, green and blue, got {value!r}")
     if name == "std" and min(value) <= 0:

@@ -1,0 +1,75 @@
+"""Short names of backbones, and what each stands for. To add one: an entry in `REGISTRY`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scalefast.backbones.r3d import R3DConfig
+
+__all__ = ["REGISTRY", "NamedBackbone"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedBackbone:
+    """What a short name stands for: an own network, a hub repository, or one that cannot be had yet."""
+
+    summary: str
+    """One line for lists."""
+    r3d: R3DConfig | None = None
+    """Own network, initialised from its seed."""
+    hub_id: str | None = None
+    """Repository on the Hugging Face hub in transformers' layout."""
+    missing: str | None = None
+    """Why it cannot be loaded, and what can be instead."""
+
+    def __post_init__(self) -> None:
+        assert sum(way is not None for way in (self.r3d, self.hub_id, self.missing)) == 1, self
+
+
+_CHECKPOINT = "its authors' checkpoint file has a layout of its own, which this version does not read yet"
+
+REGISTRY: dict[str, NamedBackbone] = {
+    "r3d-tiny": NamedBackbone(
+        summary="untrained R3D with a motion-energy stem, 16 x 64 x 64; no download, for demonstrations",
+        r3d=R3DConfig(depth="tiny", stem="motion-energy", norm="group", pooling="pyramid", size=64),
+    ),
+    "r3d-18": NamedBackbone(
+        summary="R3D-18 as published, 16 x 112 x 112, untrained; no download, a start for one's own training",
+        r3d=R3DConfig(depth="18"),
+    ),
+    "videomae-b": NamedBackbone(
+        summary="VideoMAE ViT-B, pretrained on Kinetics-400", hub_id="MCG-NJU/videomae-base"
+    ),
+    "videomae-l": NamedBackbone(
+        summary="VideoMAE ViT-L, pretrained on Kinetics-400", hub_id="MCG-NJU/videomae-large"
+    ),
+    "videomae-b-k400": NamedBackbone(
+        summary="VideoMAE ViT-B, fine-tuned on Kinetics-400",
+        hub_id="MCG-NJU/videomae-base-finetuned-kinetics",
+    ),
+    "videomae-l-k400": NamedBackbone(
+        summary="VideoMAE ViT-L, fine-tuned on Kinetics-400",
+        hub_id="MCG-NJU/videomae-large-finetuned-kinetics",
+    ),
+    "timesformer-b-k400": NamedBackbone(
+        summary="TimeSformer-B, 8 frames, Kinetics-400",
+        hub_id="facebook/timesformer-base-finetuned-k400",
+    ),
+    "vjepa2-l": NamedBackbone(
+        summary="V-JEPA 2 ViT-L, 64 frames of 256 x 256", hub_id="facebook/vjepa2-vitl-fpc64-256"
+    ),
+    "vjepa2-h": NamedBackbone(
+        summary="V-JEPA 2 ViT-H, 64 frames of 256 x 256", hub_id="facebook/vjepa2-vith-fpc64-256"
+    ),
+    "vjepa2-g": NamedBackbone(
+        summary="V-JEPA 2 ViT-g, 64 frames of 256 x 256", hub_id="facebook/vjepa2-vitg-fpc64-256"
+    ),
+    "svt-b": NamedBackbone(
+        summary="SVT, self-supervised TimeSformer-B",
+        missing=f"{_CHECKPOINT}; a TimeSformer in transformers' layout loads from its folder",
+    ),
+    "rhobyol-slow-r50": NamedBackbone(
+        summary="rhoBYOL, self-supervised Slow-R50",
+        missing=f"{_CHECKPOINT}; features extracted with it elsewhere can be used through FeatureStore.create",
+    ),
+}
