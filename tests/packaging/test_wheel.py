@@ -88,7 +88,8 @@ def test_an_editable_install_shows_scalefast_and_nothing_else(source_tree, tmp_p
     pip("install", *OFFLINE, "--target", target, "--editable", source_tree)
     # Without `site`, which would bring in the editable install that the tests themselves may run from.
     code = (
-        f"import site, sys; site.addsitedir({str(target)!r}); sys.path.append({sysconfig.get_path('purelib')!r})\n"
+        f"import site, sys; site.addsitedir({str(target)!r})\n"
+        f"sys.path.append({sysconfig.get_path('purelib')!r})\n"
         "import importlib.util, scalefast, scalefast.kernels.ops.philox as philox\n"
         "print(scalefast.__file__, philox.__file__, importlib.util.find_spec('kernels'), sep='\\n')"
     )
