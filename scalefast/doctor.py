@@ -270,7 +270,7 @@ def _advice(packages: tuple[Package, ...], *, build: str, gpus: tuple[dict[str, 
     wanted = ["video", "backbones", "report", *(["gpu"] if gpus else [])]
     lacking = [e for e in wanted if any(p.installed is None for p in packages if p.extra == e)]
     if lacking:
-        advice.append(f"for {' and '.join(lacking)}: pip install 'scalefast[{','.join(lacking)}]'")
+        advice.append(f"for {', '.join(lacking)}: pip install 'scalefast[{','.join(lacking)}]'")
     if build == "CPU" and _NVIDIA_DRIVER.exists():
         advice.append(
             "there is an NVIDIA driver, but torch is a CPU build: install a CUDA build of it to use the GPU"

@@ -74,7 +74,7 @@ def test_a_missing_extra_is_told_with_what_installs_it(without):
     assert found.verbs["scan"] == found.verbs["extract"] == "needs: pip install 'scalefast[video]'"
     assert found.verbs["report"] == "needs: pip install 'scalefast[report]'"
     assert found.verbs["pretrain"] == "ready"
-    assert "for video and report: pip install 'scalefast[video,report]'" in found.advice
+    assert "for video, report: pip install 'scalefast[video,report]'" in found.advice
     assert found.healthy
 
 
