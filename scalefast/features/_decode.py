@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from scalefast.errors import DataError
+from scalefast.errors import ScalefastError
 from scalefast.video import VideoError, load_clips
 
 if TYPE_CHECKING:
     from scalefast.video import ClipRecipe, VideoEntry
 
 __all__ = ["DecodeJob", "Decoded", "decode_in_workers"]
+
+_BYTES_A_SECOND = 256 << 10  # as the scan has it: less than a slow machine decodes at a low bit rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,9 @@ class Decoded:
     """uint8 [N, T, S, S, 3]; None for a lost file."""
     raw: np.ndarray | None = None
     """float32 [N, 7]: raw positions of the clips; None for a lost file."""
+
+    trouble: str = ""
+    """An error that is not about the file's form, in words; not in the ledger."""
 
     @property
     def clip_frames(self) -> int:
@@ -67,15 +74,17 @@ def decode_in_workers(
 ) -> Generator[Decoded, None, None]:
     """What became of each entry, in the order of the entries; closing the iterator ends the workers.
 
-    A file that crashes its decoder, or takes longer than `timeout` seconds, is `bad` with reason `crash` or
-    `timeout`. Errors that are not about the file's content are raised.
+    A file that crashes its decoder, or takes longer than `timeout` seconds and one more for every 256 KiB of
+    it, is `bad` with reason `crash` or `timeout`; an unforeseen error (out of memory, say) makes it
+    `unreadable`. A missing extra and wrong arguments, which concern all files, are raised.
     """
     from scalefast.video import isolated_map
 
     if not entries:
         return
     items = ((str(entry.path), entry.id) for entry in entries)
-    for outcome in isolated_map(job, items, workers=workers, timeout=timeout):
+    limit = partial(_limit, seconds=timeout)
+    for outcome in isolated_map(job, items, workers=workers, timeout=limit):
         if outcome.failure is None:
             assert outcome.value is not None
             yield outcome.value
@@ -89,6 +98,13 @@ def _lost(error: Exception | None, message: str) -> Decoded:
     if isinstance(error, VideoError):
         status: Literal["bad", "missing"] = "missing" if error.reason == "missing" else "bad"
         return Decoded(status=status, reason=error.reason, frames=error.frames)
-    if error is None:
-        raise DataError(f"decoding failed: {message}")
-    raise error
+    if isinstance(error, ScalefastError):
+        raise error
+    return Decoded(status="bad", reason="unreadable", trouble=message)
+
+
+def _limit(item: tuple[str, str], *, seconds: float) -> float:
+    try:
+        return seconds + os.stat(item[0]).st_size / _BYTES_A_SECOND
+    except OSError:
+        return seconds

@@ -60,6 +60,8 @@ class Sets:
 
     def __init__(self, value: Any, *, name: str) -> None:
         self.name = name
+        if isinstance(value, np.ndarray) and value.dtype == object:
+            value = list(value)
         whole = hasattr(value, "shape") and hasattr(value, "dtype")
         if not whole and not isinstance(value, Sequence):
             raise InputError(

@@ -35,6 +35,7 @@ class ShardBuilder:
         batch_clips: clips in one call of the backbone.
         dtype: dtype of the features to keep.
         normalize: raw positions [N, 7] and duration in seconds -> positions float32 [N, 7].
+        labels: makes the shard's labels of those of its videos; see `make_labels`.
     """
 
     def __init__(
@@ -45,12 +46,14 @@ class ShardBuilder:
         batch_clips: int,
         dtype: torch.dtype,
         normalize: Callable[[np.ndarray, float], np.ndarray],
+        labels: Callable[[Sequence[Any]], torch.Tensor | None],
     ) -> None:
         self._backbone = backbone
         self._feature_dim = feature_dim
         self._batch_clips = batch_clips
         self._dtype = dtype
         self._normalize = normalize
+        self._make_labels = labels
         self._waiting: list[np.ndarray] = []
         self._outputs: list[torch.Tensor] = []
         self._lengths: list[int] = []
@@ -93,11 +96,8 @@ class ShardBuilder:
             )
         self._outputs.append(output)
 
-    def finish(self, *, labels: Callable[[Sequence[Any]], torch.Tensor | None]) -> ShardContent:
+    def finish(self) -> ShardContent:
         """The shard's content.
-
-        Args:
-            labels: makes the shard's labels of those of its videos.
 
         Raises:
             InputError: a feature is NaN, or infinite in the dtype to keep; the video is named.
@@ -115,7 +115,7 @@ class ShardBuilder:
             lengths=self._lengths,
             positions=_rows(self._positions),
             clips=_rows(self._raw),
-            labels=labels(self._labels),
+            labels=self._make_labels(self._labels),
             ids=self._ids,
             ledger=self._ledger,
         )

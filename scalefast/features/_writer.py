@@ -65,7 +65,12 @@ def differences(old: Any, new: Any, *, name: str = "") -> Iterator[str]:
         for key in [*old, *(key for key in new if key not in old)]:
             yield from differences(old.get(key), new.get(key), name=f"{name}.{key}" if name else key)
     elif old != new:
-        yield f"{name}: {old!r} there, {new!r} now"
+        yield f"{name}: {_short(old)} there, {_short(new)} now"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}..."
 
 
 class StoreWriter:

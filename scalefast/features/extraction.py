@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +25,7 @@ import torch
 
 from scalefast._version import __version__
 from scalefast.errors import DataError, InputError
-from scalefast.features._decode import DecodeJob, decode_in_workers
+from scalefast.features._decode import Decoded, DecodeJob, decode_in_workers
 from scalefast.features._inputs import check_ids, check_provenance
 from scalefast.features._progress import ExtractionProgress
 from scalefast.features._shard import dtype_name
@@ -34,13 +34,12 @@ from scalefast.features._writer import StoreWriter
 
 if TYPE_CHECKING:
     from scalefast.backbones import FrozenBackbone
-    from scalefast.video import ClipRecipe, VideoList
+    from scalefast.video import ClipRecipe, VideoEntry, VideoList
     from scalefast.video._positions import PositionMode
 
 __all__ = ["ExtractSummary", "extract"]
 
 STATUSES = ("ok", "short", "bad", "missing")
-LEDGER_COLUMNS = ("path", "status", "reason", "frames")
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -93,7 +92,7 @@ def extract(
     batch_clips: int = 16,
     shard_videos: int = 128,
     dtype: torch.dtype = torch.float16,
-    timeout: float = 600.0,
+    timeout: float = 60.0,
     overwrite: bool = False,
     progress: bool = True,
 ) -> ExtractSummary:
@@ -114,7 +113,8 @@ def extract(
         batch_clips: clips that go through the backbone together. Can change the last bit, so it is recorded.
         shard_videos: listed videos of a shard: what a kill can cost.
         dtype: of the features kept: float16, bfloat16 or float32.
-        timeout: seconds after which a video that is still being decoded counts as bad.
+        timeout: seconds after which a video that is still being decoded counts as bad, and one more for every
+            256 KiB of its file.
         overwrite: start anew where the folder holds a finished store, or an interrupted one of another
             extraction; an interrupted one of this extraction goes on.
         progress: show a bar on a terminal, or a line every 10 s, on the standard error.
@@ -129,8 +129,8 @@ def extract(
     for name, value in {"batch_clips": batch_clips, "shard_videos": shard_videos}.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InputError(f"{name} = {value!r}: expected an integer of at least 1")
-    entries = list(videos)
-    labels = make_labels(entries, classes=videos.classes)
+    if not timeout > 0:
+        raise InputError(f"{timeout = }: expected a positive number of seconds")
     plan = {
         "scalefast_version": __version__,
         "backbone": backbone.describe(),
@@ -149,26 +149,42 @@ def extract(
         batch_clips=batch_clips,
         dtype=dtype,
         normalize=_normalizer(positions),
+        labels=make_labels(videos.entries, classes=videos.classes),
     )
-    parts = [entries[start : start + shard_videos] for start in range(0, len(entries), shard_videos)]
+    parts = [videos.entries[start : start + shard_videos] for start in range(0, len(videos), shard_videos)]
     classes = None if videos.classes is None else list(videos.classes)
-    job = DecodeJob(recipe=recipe, seed=seed)
+    decode = partial(decode_in_workers, DecodeJob(recipe=recipe, seed=seed), workers=workers, timeout=timeout)
     with StoreWriter(
         out, plan=check_provenance(plan), shards=len(parts), classes=classes, overwrite=overwrite
     ) as writer:
-        todo = {index: part for index, part in enumerate(parts) if index not in writer.entries}
-        done = len(entries) - sum(map(len, todo.values()))
-        with ExtractionProgress(total=len(entries), done=done, show=progress) as shown:
-            _announce(shown, writer, shards=len(parts))
-            work = decode_in_workers(job, list(chain(*todo.values())), workers=workers, timeout=timeout)
-            with closing(work) as decoded:
-                for index, part in todo.items():
-                    shard = build()
-                    for entry, result in zip(part, decoded, strict=False):
-                        shard.add(entry, result)
-                        shown.advance(frames=result.clip_frames)
-                    writer.write_shard(index, shard.finish(labels=labels))
-        return _finish(writer, shown, kept=len(parts) - len(todo), decoded=len(entries) - done)
+        return _write(writer, parts, decode=decode, build=build, progress=progress)
+
+
+def _write(
+    writer: StoreWriter,
+    parts: Sequence[Sequence[VideoEntry]],
+    *,
+    decode: Callable[[Sequence[VideoEntry]], Generator[Decoded, None, None]],
+    build: Callable[[], ShardBuilder],
+    progress: bool,
+) -> ExtractSummary:
+    """Write the shards that are not there yet, then the ledger and the header."""
+    todo = {index: part for index, part in enumerate(parts) if index not in writer.entries}
+    entries = list(chain(*todo.values()))
+    listed = sum(map(len, parts))
+    with ExtractionProgress(total=listed, done=listed - len(entries), show=progress) as shown:
+        _announce(shown, writer, shards=len(parts))
+        with closing(decode(entries)) as decoded:
+            for index, part in todo.items():
+                shard = build()
+                for entry in part:
+                    result = next(decoded)
+                    shard.add(entry, result)
+                    shown.advance(frames=result.clip_frames)
+                    if result.trouble:
+                        shown.say(f"extract: {entry.id}: {result.trouble}")
+                writer.write_shard(index, shard.finish())
+    return _finish(writer, shown, kept=len(parts) - len(todo), decoded=len(entries))
 
 
 def _check(videos: VideoList, *, backbone: FrozenBackbone, recipe: ClipRecipe, dtype: torch.dtype) -> None:
@@ -240,6 +256,8 @@ def _nothing_left(rows: Sequence[Sequence[Any]], counts: Counter[str]) -> str:
 
 def _ledger_csv(rows: Sequence[Sequence[Any]]) -> bytes:
     """The ledger with the columns of a scan, in the order of the list."""
+    from scalefast.video._ledger import LEDGER_COLUMNS
+
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(LEDGER_COLUMNS)

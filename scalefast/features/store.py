@@ -6,8 +6,6 @@ the format.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,22 +17,19 @@ from scalefast._version import __version__
 from scalefast.errors import InputError, StoreError
 from scalefast.features._array import VerifiedArray
 from scalefast.features._compat import check_compatible
+from scalefast.features._create import Contents, write_store
 from scalefast.features._inputs import (
     Sets,
     check_classes,
-    check_finite,
     check_ids,
     check_labels,
     check_provenance,
-    even_positions,
 )
 from scalefast.features._sealed import checksum
-from scalefast.features._shard import Shard, ShardContent, named_dtype
-from scalefast.features._writer import LEDGER_NAME, StoreWriter, check_replaceable, put_in_place, read_header
+from scalefast.features._shard import Shard, named_dtype
+from scalefast.features._writer import LEDGER_NAME, check_replaceable, read_header
 
 __all__ = ["FeatureStore", "VideoSets"]
-
-_SHARD_BYTES = 32 << 20  # features in one shard of `create`; extraction has its own rule
 
 
 class VideoSets(NamedTuple):
@@ -161,14 +156,14 @@ class FeatureStore:
                     f"{other.name}: {other.width} numbers a clip, expected 7: flip, h0, w0, h1, w1, t0, t1"
                 )
         names = check_classes(classes)
-        contents = _Contents(
+        contents = Contents(
             sets=sets,
             given=given,
             ids=check_ids(ids, rows=len(sets.lengths)),
             labels=check_labels(labels, rows=len(sets.lengths), classes=names),
         )
         plan = {**check_provenance(provenance), "scalefast_version": __version__}
-        _write_whole(folder, contents, plan=plan, classes=names)
+        write_store(folder, contents, plan=plan, classes=names)
         return cls.open(folder)
 
     def _array(self, section: str, *, column: int | None) -> VerifiedArray:
@@ -289,63 +284,3 @@ def _pad(flat: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
     out = flat.new_zeros(*present.shape, flat.shape[-1])
     out[present] = flat
     return out
-
-
-class _Contents(NamedTuple):
-    """Checked arguments of `create`."""
-
-    sets: Sets
-    given: dict[str, Sets]
-    ids: list[str]
-    labels: torch.Tensor | None
-
-    def part(self, start: int, stop: int) -> ShardContent:
-        """Videos `start` to `stop` (exclusive), with numbers checked."""
-        lengths, ids = self.sets.lengths[start:stop], self.ids[start:stop]
-        arrays = {
-            name: sets.part(start, stop) for name, sets in {"features": self.sets, **self.given}.items()
-        }
-        for name, values in arrays.items():
-            check_finite(values, lengths=lengths, ids=ids, first_row=start, name=name)
-        positions = arrays.get("positions")
-        raw = arrays.get("clips")
-        if positions is None:
-            positions = even_positions(lengths).to(torch.float32 if raw is None else raw.dtype)
-        if raw is not None and raw.dtype != positions.dtype:
-            raise InputError(f"clips are {raw.dtype} and positions {positions.dtype}: they must agree")
-        return ShardContent(
-            features=arrays["features"],
-            lengths=lengths,
-            positions=positions,
-            clips=raw,
-            labels=None if self.labels is None else self.labels[start:stop],
-            ids=ids,
-        )
-
-    def bounds(self) -> list[tuple[int, int]]:
-        """Shards of at most `_SHARD_BYTES` of features, whole videos."""
-        sizes = np.asarray(self.sets.lengths, dtype=np.int64) * self.sets.width * self.sets.dtype.itemsize
-        bounds, start, total = [], 0, 0
-        for row, size in enumerate(sizes.tolist()):
-            if row > start and total + size > _SHARD_BYTES:
-                bounds.append((start, row))
-                start, total = row, 0
-            total += size
-        return [*bounds, (start, len(sizes))]
-
-
-def _write_whole(
-    folder: Path, contents: _Contents, *, plan: dict[str, Any], classes: list[str] | None
-) -> None:
-    """Write a store beside `folder` and put it in its place when it is complete."""
-    bounds = contents.bounds()
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.new")
-    try:
-        with StoreWriter(aside, plan=plan, shards=len(bounds), classes=classes) as writer:
-            for index, (start, stop) in enumerate(bounds):
-                writer.write_shard(index, contents.part(start, stop))
-            writer.finish()
-        put_in_place(aside, folder)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise

@@ -285,6 +285,7 @@ def test_another_list_into_the_same_folder_is_refused(tiny: Any, video_folder: P
         ({"dtype": torch.int64}, "torch.int64.*expected torch.float16"),
         ({"positions": "metres"}, "'metres': expected 'paper'"),
         ({"workers": 0}, "workers"),
+        ({"timeout": 0.0}, "timeout = 0.0"),
     ],
 )
 def test_bad_arguments(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from scalefast.errors import InputError, StoreError
 from scalefast.features import FeatureStore
-from scalefast.features import store as store_module
+from scalefast.features import _create as create_module
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 MakeStore = Callable[..., FeatureStore]
@@ -69,7 +69,7 @@ def test_round_trip(
     given_labels = random_labels(labels, len(lengths), seed)
     path = tmp_path_factory.mktemp("round") / "store"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store_module, "_SHARD_BYTES", shard_bytes)
+        patch.setattr(create_module, "SHARD_BYTES", shard_bytes)
         FeatureStore.create(
             path,
             features=torch.stack(sets) if uniform else sets,
@@ -206,7 +206,7 @@ def test_two_stores_of_the_same_arrays_are_the_same_bytes(make_store: MakeStore)
 
 def test_many_shards_need_no_open_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Mapped shards keep no file descriptor, so thousands of shards fit under the usual limit of 1024."""
-    monkeypatch.setattr(store_module, "_SHARD_BYTES", 1)
+    monkeypatch.setattr(create_module, "SHARD_BYTES", 1)
     store = FeatureStore.create(tmp_path / "s", features=torch.randn(60, 1, 2))
     before = len(list(Path("/proc/self/fd").iterdir()))
     again = FeatureStore.open(store.path)
