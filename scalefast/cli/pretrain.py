@@ -22,8 +22,8 @@ _Real = Annotated[float | None, tyro.conf.arg(metavar="X", help_behavior_hint=""
 class Args:
     """Train SCALE on the clip features of a store, without labels, and leave a run folder.
 
-    What is not given comes from the recipe; with --resume, from the run that goes on. The run folder holds the
-    model (model.safetensors, config.json), its log and what --resume needs.
+    What is not given comes from the recipe; with --resume, from the run that goes on. The run folder holds
+    the model (model.safetensors, config.json), its log and what --resume needs.
 
     On N GPUs: torchrun --nproc-per-node N -m scalefast pretrain STORE --out RUN
     """
@@ -47,7 +47,7 @@ class Args:
     """Values of a published run: k400 trains 200 epochs, ucf101 1000; all else is alike."""
 
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """JSON object with any of the fields below (learning_rate for --learning-rate); options given here win."""
+    """JSON object with any of the fields below (learning_rate for --learning-rate); options win."""
 
     epochs: _Whole = None
     """Passes over the videos (recipe)."""
@@ -90,6 +90,12 @@ class Args:
 
     projection_dim: _Whole = None
     """Dimension in which the losses compare (128)."""
+
+    head_dim: _Whole = None
+    """Hidden width of the loss heads on the model's outputs (4096)."""
+
+    target_dim: _Whole = None
+    """Hidden width of the loss head on the features (2048)."""
 
     temperature: _Real = None
     """Temperature of both losses (0.2)."""

@@ -1,8 +1,9 @@
 """Resume checkpoints: written whole or not at all, checked when read, the last two kept.
 
-A checkpoint is one safetensors file, `checkpoints/step-<completed steps>.safetensors`. Its metadata hold a
-JSON object (`state`) and a SHA-256 (`sha256`) over that object and every tensor's name, dtype, shape and
-bytes: safetensors itself checks nothing.
+A checkpoint is one safetensors file, `checkpoints/step-<completed steps>.safetensors`. Its metadata hold one
+entry, a JSON object of `state` (all that is no tensor) and `sha256`: a digest of that state and of every
+tensor's name, dtype, shape and bytes, since safetensors itself checks nothing. One entry, because safetensors
+writes several in random order, and a checkpoint is to be the same bytes every time.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ KEEP = 2
 """Checkpoints that are kept: one to resume from, and one in case that is damaged."""
 
 _PREFIX, _SUFFIX = "step-", ".safetensors"
+_ENTRY = "scalefast_checkpoint"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +70,9 @@ class Checkpoints:
         """
         path = self.folder / f"{_PREFIX}{step:08d}{_SUFFIX}"
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        text = json.dumps({"step": step, **state}, allow_nan=False)
-        content = save(plain, metadata={"state": text, "sha256": _digest(text, plain)})
+        whole = {"step": step, **state}
+        sealed = {"state": whole, "sha256": _digest(whole, plain)}
+        content = save(plain, metadata={_ENTRY: json.dumps(sealed, allow_nan=False)})
         with disk_errors(path, advice=self._advice()):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(path, content)
@@ -116,14 +119,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            sealed = json.loads((file.metadata() or {}).get(_ENTRY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError, ValueError) as error:
+        state, expected = sealed["state"], sealed["sha256"]
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"checkpoint {path} is damaged ({error})") from error
-    text, expected = metadata.get("state"), metadata.get("sha256")
-    if text is None or _digest(text, tensors) != expected:
+    if _digest(state, tensors) != expected:
         raise DataError(f"checkpoint {path} is damaged (its checksum does not match)")
-    state = json.loads(text)
     return Checkpoint(path=path, step=state.pop("step"), tensors=tensors, state=state)
 
 
@@ -141,8 +143,8 @@ def _step_of(path: Path) -> int | None:
     return int(digits) if digits.isdecimal() else None
 
 
-def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(text.encode())
+def _digest(state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(state, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

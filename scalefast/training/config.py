@@ -75,6 +75,12 @@ class PretrainConfig:
     projection_dim: int = 128
     """Dimension of the space in which the two contrastive losses compare."""
 
+    head_dim: int = 4096
+    """Hidden width of the two loss heads on the aggregator's outputs."""
+
+    target_dim: int = 2048
+    """Hidden width of the loss head on the backbone's features, which takes most of a step's arithmetic."""
+
     temperature: float = 0.2
     """Temperature of both contrastive losses."""
 
@@ -95,6 +101,11 @@ class PretrainConfig:
             _check_real(self, name, *bounds)
         if self.hidden_dim % _HEAD_DIM:
             raise InputError(f"hidden_dim must be a multiple of {_HEAD_DIM}, not {self.hidden_dim}")
+        if self.hidden_dim * self.mlp_ratio < 1:
+            raise InputError(
+                f"mlp_ratio {self.mlp_ratio:g} leaves nothing of the MLP's width at hidden_dim "
+                f"{self.hidden_dim}"
+            )
         if self.seed >= 2**63:
             raise InputError(f"seed must be below 2**63, not {self.seed}")
         if self.precision not in ("auto", "fp32", "bf16"):
@@ -155,6 +166,8 @@ _WHOLE = {
     "hidden_dim": _HEAD_DIM,
     "num_layers": 1,
     "projection_dim": 1,
+    "head_dim": 1,
+    "target_dim": 1,
     "log_every": 1,
     "checkpoint_every": 1,
 }

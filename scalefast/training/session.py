@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -77,10 +78,31 @@ class Session:
             self.progress.say(f"{self.folder.path} holds no checkpoint yet: the run begins at its first step")
             return
         restore(found.tensors, self.task, self.optimizer, source=str(found.path))
+        self._compare_circumstances(found.state["circumstances"])
         self.meter = Meter(
             last_good=self.checkpoints.last_good, step=found.step, rows=found.state["unlogged"]
         )
         self.progress.say(f"going on after step {found.step} of {self.plan.total_steps} ({found.path.name})")
+
+    def _compare_circumstances(self, before: dict[str, Any]) -> None:
+        """Say what keeps the resumed run from being identical to the bit: sums take another order then."""
+        now = self._circumstances()
+        changed = [
+            f"{name} {before.get(name)!r} before, {value!r} now"
+            for name, value in now.items()
+            if before.get(name) != value
+        ]
+        if changed:
+            self.progress.say(f"not identical to the bit to an uninterrupted run: {'; '.join(changed)}")
+
+    def _circumstances(self) -> dict[str, Any]:
+        device = self.world.device
+        return {
+            "torch": torch.__version__,
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "processes": self.world.size,
+            "threads": torch.get_num_threads(),
+        }
 
     def begin(self, log: RunLog | None) -> None:
         """Say what the run leaves out, and start the clocks. `log` is None in all processes but the first."""
@@ -140,7 +162,11 @@ class Session:
             if self.log is not None:
                 self.log.sync()
             tensors = capture(self.task, self.optimizer)
-            self.checkpoints.save(step=step, tensors=tensors, state={"unlogged": unlogged})
+            self.checkpoints.save(
+                step=step,
+                tensors=tensors,
+                state={"unlogged": unlogged, "circumstances": self._circumstances()},
+            )
 
         self.world.on_main(write)
         self._saved_at = time.monotonic()

@@ -35,6 +35,8 @@ def build_task(config: PretrainConfig, *, feature_dim: int) -> SCALEPretraining:
             projection_dim=config.projection_dim,
             temperature=config.temperature,
             mask_ratio=config.mask_ratio,
+            head_dim=config.head_dim,
+            target_dim=config.target_dim,
         )
 
 

@@ -85,8 +85,8 @@ def pretrain(
         TrainingError: the loss became NaN or infinite, or a file cannot be written; both name the last
         checkpoint.
     """
-    folder = RunFolder(out)
-    with join_world(device) as world, contextlib.ExitStack() as held:
+    folder, world = RunFolder(out), join_world(device)
+    with contextlib.ExitStack() as held:
         shown = Progress(shown=progress and world.is_main)
         held.callback(shown.close)
         resuming = world.on_main(lambda: folder.admit(resume=resume, overwrite=overwrite))
@@ -125,11 +125,11 @@ def pretrain(
 def train(session: Session) -> None:
     """The loop: every step from where the session begins to the end of the run."""
     config, plan, world, bank = session.config, session.plan, session.world, session.bank
-    model, optimizer, meter = world.data_parallel(session.task), session.optimizer, session.meter
-    parameters = list(session.task.parameters())
+    task, optimizer, meter = session.task, session.optimizer, session.meter
+    parameters = list(task.parameters())
     # Seed and step live on the device and are advanced there: all randomness of a step is a function of them.
     state = torch.tensor([config.seed, session.start], device=world.device)
-    model.train()
+    task.train()
     for step in range(session.start, plan.total_steps):
         if step == session.start or step % plan.steps_per_epoch == 0:
             order = plan.order(step // plan.steps_per_epoch).to(world.device)
@@ -145,8 +145,9 @@ def train(session: Session) -> None:
         )
         set_learning_rate(optimizer, learning_rate)
         with session.autocast:
-            losses = model(features, positions, rng=rng)
+            losses = task(features, positions, rng=rng)
         losses.loss.backward()
+        world.average_gradients(parameters)
         if config.clip_grad_norm is not None:
             nn.utils.clip_grad_norm_(parameters, config.clip_grad_norm)
         optimizer.step()

@@ -1,0 +1,104 @@
+"""Several processes under torchrun give what one gives, dropout included, and resume to the bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from scalefast import FeatureStore, kernels
+from scalefast.training import PretrainConfig, load_run, pretrain
+from scalefast.training.distributed import join_world
+from scalefast.training.metrics import METRICS
+from scalefast.training.sampler import BatchPlan
+from scalefast.training.state import build_task
+
+LAST = "checkpoints/step-00000012.safetensors"
+
+
+@pytest.fixture(scope="module", params=[2, 3], ids=["2 processes", "3 processes"])
+def ranks(
+    request: pytest.FixtureRequest,
+    store: FeatureStore,
+    config: PretrainConfig,
+    tmp_path_factory: pytest.TempPathFactory,
+    run_program: Callable,
+) -> tuple[int, Path]:
+    """Number of processes, and what they left. Batches are of 11 videos: the shares differ in size."""
+    folder = tmp_path_factory.mktemp("ranks")
+    done = run_program("ranks.py", store.path, folder, config.to_json(), processes=request.param)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return request.param, folder
+
+
+@pytest.mark.parametrize("step", [0, 3])
+def test_loss_and_every_gradient_are_those_of_one_process(
+    ranks: tuple[int, Path], step: int, store: FeatureStore, config: PretrainConfig
+) -> None:
+    processes, folder = ranks
+    assert config.dropout > 0
+    task = build_task(config, feature_dim=16).train()
+    plan = BatchPlan(num_videos=25, batch_size=11, epochs=6, seed=config.seed)
+    rows = plan.order(step // 2)[plan.share(step)]
+    rng = kernels.RandomState.create(config.seed, step=step, rows=rows)
+    losses = task(*kernels.sample_views(*store.load(), rows, views=4, rng=rng), rng=rng)
+    losses.loss.backward()
+    for rank in range(processes):
+        left = load_file(folder / f"gradients-{step}-{rank}.safetensors")
+        assert left.pop("loss").item() == pytest.approx(losses.loss.item(), rel=1e-5)
+        assert left.keys() == dict(task.named_parameters()).keys()
+        for name, parameter in task.named_parameters():
+            assert parameter.grad is not None
+            scale = parameter.grad.abs().max()
+            assert scale > 0, name
+            assert (left[name] - parameter.grad).abs().max() <= 1e-5 * scale + 1e-9, name
+
+
+def test_the_whole_run_is_that_of_one_process(
+    ranks: tuple[int, Path], store: FeatureStore, config: PretrainConfig, tmp_path: Path
+) -> None:
+    _, folder = ranks
+    pretrain(store, out=tmp_path / "one", config=config, progress=False)
+    one, many = load_run(tmp_path / "one"), load_run(folder / "run")
+    assert [line["step"] for line in many.log()] == [5, 10, 12]
+    for line, other in zip(one.log(), many.log(), strict=True):
+        assert [other[name] for name in METRICS] == pytest.approx([line[name] for name in METRICS], rel=1e-5)
+    assert (folder / "run" / "run.json").read_bytes() == (tmp_path / "one" / "run.json").read_bytes()
+    # Compared is what the weights do, not the weights: attention does not feel the bias of its keys, so their
+    # gradient is rounding alone, and AdamW makes whole steps of it, in whichever direction.
+    out, expected = many.model()(*store.load()), one.model()(*store.load())
+    torch.testing.assert_close(out.video, expected.video, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(out.clips, expected.clips, rtol=1e-4, atol=1e-4)
+
+
+def test_resumed_it_is_identical_to_the_bit(ranks: tuple[int, Path]) -> None:
+    """With DistributedDataParallel it is not, from 3 processes on: see World.average_gradients."""
+    _, folder = ranks
+    for name in (
+        "model.safetensors",
+        "pretraining.safetensors",
+        "log.jsonl",
+        "checkpoints/step-00000012.safetensors",
+    ):
+        assert (folder / "resumed" / name).read_bytes() == (folder / "run" / name).read_bytes(), name
+
+
+def test_where_one_process_refuses_all_stop_with_its_reason(ranks: tuple[int, Path]) -> None:
+    processes, folder = ranks
+    first, *others = [json.loads((folder / f"refusal-{rank}.json").read_text()) for rank in range(processes)]
+    assert first["type"] == "InputError"
+    assert "already holds a run" in first["message"]
+    for rank, other in enumerate(others, start=1):
+        assert other["type"] == "TrainingError"
+        assert other["message"] == f"process {rank} stops, since process 0 stopped: {first['message']}"
+
+
+def test_a_process_that_is_alone_leaves_gradients_as_they_are() -> None:
+    world, parameter = join_world("cpu"), torch.nn.Parameter(torch.zeros(2))
+    world.average_gradients([parameter])
+    assert (world.rank, world.size, world.is_main) == (0, 1, True)
+    assert parameter.grad is None
