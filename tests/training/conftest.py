@@ -65,11 +65,12 @@ def config() -> PretrainConfig:
 
 @pytest.fixture(scope="session")
 def run_program() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs tests/training/programs/<name>, under `torchrun` if `processes` is given."""
+    """Runs tests/training/programs/<name> (or `-m module`), under `torchrun` if `processes` is given."""
 
     def run(name: str, *words: object, processes: int | None = None) -> subprocess.CompletedProcess[str]:
+        program = name if name == "-m" else str(PROGRAMS / name)
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        command = [sys.executable, *(launcher if processes else []), str(PROGRAMS / name), *map(str, words)]
+        command = [sys.executable, *(launcher if processes else []), program, *map(str, words)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
         with subprocess.Popen(
             command, stdout=-1, stderr=-1, text=True, env=environment, start_new_session=True
