@@ -84,13 +84,16 @@ def load_official(
         hidden, feature = renamed["model.input_projection.weight"].shape
         layers = len({name.split(".")[2] for name in renamed if name.startswith("model.blocks.")})
         ratio = renamed["model.blocks.0.fc1.weight"].shape[0] / hidden
-        projection = renamed["set_head.2.weight"].shape[0]
+        projection, head = renamed["set_head.2.weight"].shape
+        target = renamed["target_head.0.weight"].shape[0]
     except (KeyError, ValueError) as error:
         raise DataError(f"{source}: not a SCALE checkpoint: {error} is missing or of another shape") from error
     if hidden % HEAD_DIM:
         raise DataError(f"{source}: the width {hidden} is not a multiple of the head dimension {HEAD_DIM}")
     model = SCALE(feature, hidden_dim=hidden, num_layers=layers, mlp_ratio=ratio, dropout=dropout)
-    task = SCALEPretraining(model, projection_dim=projection, temperature=temperature)
+    task = SCALEPretraining(
+        model, projection_dim=projection, temperature=temperature, head_dim=head, target_dim=target
+    )
     fill(task, renamed, source=source)
     return task.eval()
 

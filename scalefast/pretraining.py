@@ -21,9 +21,6 @@ from scalefast.model import SCALE, check_lengths, fresh_state, padding
 
 __all__ = ["PretrainingLosses", "SCALEPretraining"]
 
-HEAD_HIDDEN = 4096
-TARGET_HIDDEN = 2048
-
 
 @dataclass(frozen=True)
 class PretrainingLosses:
@@ -54,25 +51,35 @@ class SCALEPretraining(nn.Module):
         projection_dim: P, dimension in which similarities are taken.
         temperature: of both losses, > 0.
         mask_ratio: probability with which a clip is masked, in (0, 1).
+        head_dim: hidden width of the prediction head and of the set head.
+        target_dim: width of both hidden layers of the target head, which takes most of a step's arithmetic.
 
     Raises:
         ValueError: a value outside its range.
     """
 
     def __init__(
-        self, model: SCALE, projection_dim: int = 128, temperature: float = 0.2, mask_ratio: float = 0.25
+        self,
+        model: SCALE,
+        projection_dim: int = 128,
+        temperature: float = 0.2,
+        mask_ratio: float = 0.25,
+        *,
+        head_dim: int = 4096,
+        target_dim: int = 2048,
     ) -> None:
         super().__init__()
-        if projection_dim < 1 or not temperature > 0 or not 0.0 < mask_ratio < 1.0:
+        if min(projection_dim, head_dim, target_dim) < 1 or not temperature > 0 or not 0.0 < mask_ratio < 1.0:
             raise ValueError(
-                "projection_dim must be at least 1, temperature > 0 and mask_ratio in (0, 1); "
-                f"got {projection_dim = }, {temperature = }, {mask_ratio = }"
+                "projection_dim, head_dim and target_dim must be at least 1, temperature > 0 and mask_ratio in (0, 1); "
+                f"got {projection_dim = }, {head_dim = }, {target_dim = }, {temperature = }, {mask_ratio = }"
             )
         self.projection_dim, self.temperature, self.mask_ratio = projection_dim, temperature, mask_ratio
+        self.head_dim, self.target_dim = head_dim, target_dim
         self.model = model
-        self.set_head = _head(model.hidden_dim, HEAD_HIDDEN, projection_dim)
-        self.prediction_head = _head(model.hidden_dim, HEAD_HIDDEN, projection_dim)
-        self.target_head = _head(model.feature_dim, TARGET_HIDDEN, TARGET_HIDDEN, projection_dim)
+        self.set_head = _head(model.hidden_dim, head_dim, projection_dim)
+        self.prediction_head = _head(model.hidden_dim, head_dim, projection_dim)
+        self.target_head = _head(model.feature_dim, target_dim, target_dim, projection_dim)
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, the model aside."""
@@ -80,6 +87,8 @@ class SCALEPretraining(nn.Module):
             "projection_dim": self.projection_dim,
             "temperature": self.temperature,
             "mask_ratio": self.mask_ratio,
+            "head_dim": self.head_dim,
+            "target_dim": self.target_dim,
         }
 
     def forward(
@@ -140,8 +149,8 @@ class SCALEPretraining(nn.Module):
             real = ~padding(lengths, clips.shape[1]).flatten()
             candidates = candidates[real]
             index = torch.where(index >= 0, (torch.cumsum(real, 0) - 1)[index.clamp(min=0)], -1)
-        targets = nn.functional.normalize(self.target_head(candidates).float(), dim=1)
-        queries = nn.functional.normalize(self.prediction_head(rows).float(), dim=1)
+        targets = _unit(self.target_head(candidates))
+        queries = _unit(self.prediction_head(rows))
         keys = gather_rows(targets, group)
         positives = torch.where(index >= 0, index + global_offset(len(targets), group), -1)
         out = kernels.sparse_infonce(queries, keys, positives, temperature=self.temperature)
@@ -149,7 +158,7 @@ class SCALEPretraining(nn.Module):
 
     def _set(self, cls: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor]:
         # Each direction against the gathered other side; their mean is the symmetric loss, on any number of ranks.
-        first, second = nn.functional.normalize(self.set_head(cls).float(), dim=1).unflatten(0, (-1, 2)).unbind(1)
+        first, second = _unit(self.set_head(cls)).unflatten(0, (-1, 2)).unbind(1)
         own = torch.arange(len(first), device=cls.device) + global_offset(len(first), group)
         forth = kernels.sparse_infonce(first, gather_rows(second, group), own, temperature=self.temperature)
         back = kernels.sparse_infonce(second, gather_rows(first, group), own, temperature=self.temperature)
@@ -171,6 +180,12 @@ class SCALEPretraining(nn.Module):
             if lengths.shape != features.shape[:2]:
                 raise ValueError(f"lengths must be {tuple(features.shape[:2])}; got {tuple(lengths.shape)}")
             check_lengths(lengths.flatten(), features.flatten(0, 1))
+
+
+def _unit(rows: Tensor) -> Tensor:
+    """L2-normalised, in fp32 at least: similarities are divided by a small temperature, bf16 would cost two digits."""
+    rows = rows if rows.dtype == torch.float64 else rows.float()
+    return nn.functional.normalize(rows, dim=1)
 
 
 def _head(*widths: int) -> nn.Sequential:

@@ -88,7 +88,7 @@ def dropout_multiplier(
 
     One Philox call serves 8 numbers of 16 bits: number `i` of a set is lane `i mod 8` of block `i div 8`, lanes being the
     words' 16-bit halves, low half first, read as two's complement; it is dropped when below round(p 2^16) - 2^15.
-    So p is rounded to 1/65536, and the scale uses the rounded p: the expectation is exact.
+    So p is rounded to 1/65536, and the scale uses the rounded p: the expectation is exact, up to the rounding of `dtype`.
 
     Args:
         rng: seed, step, sets [S].
@@ -113,7 +113,7 @@ def dropout_multiplier(
         part = rng.with_rows(rng.rows[start : start + stride])
         words = torch.stack([w.to(torch.int32) for w in part.words(site, blocks)], dim=-1)
         keep = words.view(torch.int16).view(-1, width) >= threshold - 32768
-        torch.mul(keep[:, :lanes], scale, out=out[start : start + stride])
+        torch.mul(keep[:, :lanes].to(dtype), scale, out=out[start : start + stride])
     return out
 
 
