@@ -94,8 +94,8 @@ class Args:
     batch_clips: int = 16
     """Clips that go through the backbone together."""
 
-    shard_videos: int = 128
-    """Listed videos in a shard: what a kill can cost."""
+    shard_videos: _Whole = None
+    """Listed videos in a shard: what a kill can cost. Without it: a 32nd of the list, but 8 to 128."""
 
     timeout: float = 60.0
     """Seconds after which a video that is still being decoded counts as bad; large files get more."""
@@ -109,9 +109,9 @@ class Args:
 
 def run(args: Args) -> int:
     """Extracts, and says what became of the videos."""
-    # Read when torch is loaded: threads of the backbone that wait for each other then sleep, and leave the CPUs
-    # to the decoders. 2 CPUs, r3d-tiny, 24 videos of 5 s: 13.9 videos/s against 11.6, and 8.1 against 1.8
-    # while the machine was busy with other things too (November 2026).
+    # Read when torch is loaded: threads of the backbone that wait for each other then sleep and leave the
+    # CPUs to the decoders. 2 CPUs, r3d-tiny, 24 videos of 5 s: 13.9 videos/s against 11.6, and 8.1 against
+    # 1.8 while the machine was busy with other things too (November 2026).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 

@@ -90,7 +90,7 @@ def extract(
     seed: int = 0,
     workers: int | None = None,
     batch_clips: int = 16,
-    shard_videos: int = 128,
+    shard_videos: int | None = None,
     dtype: torch.dtype = torch.float16,
     timeout: float = 60.0,
     overwrite: bool = False,
@@ -111,7 +111,7 @@ def extract(
         seed: with a video's id, decides its random clips.
         workers: processes that decode; None: one for each CPU that this process may use. Changes no bit.
         batch_clips: clips that go through the backbone together. Can change the last bit, so it is recorded.
-        shard_videos: listed videos of a shard: what a kill can cost.
+        shard_videos: listed videos of a shard: what a kill can cost; None: a 32nd of the list, but 8 to 128.
         dtype: of the features kept: float16, bfloat16 or float32.
         timeout: seconds after which a video that is still being decoded counts as bad, and one more for every
             256 KiB of its file.
@@ -126,6 +126,8 @@ def extract(
             is full (finished shards stay).
     """
     _check(videos, backbone=backbone, recipe=recipe, dtype=dtype)
+    if shard_videos is None:
+        shard_videos = default_shard_videos(len(videos))
     for name, value in {"batch_clips": batch_clips, "shard_videos": shard_videos}.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InputError(f"{name} = {value!r}: expected an integer of at least 1")
@@ -185,6 +187,11 @@ def _write(
                         shown.say(f"extract: {entry.id}: {result.trouble}")
                 writer.write_shard(index, shard.finish())
     return _finish(writer, shown, kept=len(parts) - len(todo), decoded=len(entries))
+
+
+def default_shard_videos(listed: int) -> int:
+    """Listed videos of a shard: a 32nd of the list, but 8 to 128, so that a kill costs little of any list."""
+    return min(max(-(-listed // 32), 8), 128)
 
 
 def _check(videos: VideoList, *, backbone: FrozenBackbone, recipe: ClipRecipe, dtype: torch.dtype) -> None:

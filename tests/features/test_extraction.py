@@ -14,6 +14,7 @@ import torch
 
 from scalefast.errors import DataError, InputError, StoreError
 from scalefast.features import FeatureStore
+from scalefast.features.extraction import default_shard_videos
 from scalefast.video import VideoEntry, VideoList, load_clips, normalize_positions
 from scalefast.video import test_recipe as views_recipe
 
@@ -135,6 +136,12 @@ def test_a_lost_file_changes_only_its_shard(tiny: Any, render_video: Any, tmp_pa
     rows = [one.ids.index(name) for name in two.ids]
     assert torch.equal(one.features[rows][..., :5], two.features[:][..., :5])
     assert torch.equal(one.positions[rows], two.positions.tensor())
+
+
+@pytest.mark.parametrize(("listed", "videos"), [(1, 8), (256, 8), (257, 9), (4096, 128), (10**6, 128)])
+def test_size_of_shards(listed: int, videos: int) -> None:
+    """A 32nd of the list, so that a kill costs little of a small one and a large one has few files."""
+    assert default_shard_videos(listed) == videos
 
 
 def test_a_crash_or_a_hang_costs_its_own_file(tiny: Any, render_video: Any, tmp_path: Path) -> None:
