@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from scalefast.evaluation.embed import Embeddings, embed
-from scalefast.evaluation.evaluate import evaluate
+from scalefast.evaluation._embed import Embeddings, embed
+from scalefast.evaluation._evaluate import evaluate
 from scalefast.evaluation.knn import knn_accuracy, knn_predict
 from scalefast.evaluation.linear import LinearProbe, fit_linear_probe, linear_accuracy
 from scalefast.evaluation.protocols import PROTOCOLS, Protocol

@@ -146,7 +146,7 @@ def write_results(
     """Write `{protocol: {representation: accuracy}}` and nothing else; details go into a file beside it.
 
     Raises:
-        InputError: an accuracy is outside [0, 1], or the folder is not there.
+        InputError: an accuracy is outside [0, 1], or the place cannot be written to.
     """
     path = Path(path)
     plain = {
@@ -162,12 +162,18 @@ def write_results(
 
 
 def check_place(path: str | os.PathLike[str]) -> None:
-    """Raise InputError unless a file can be written at `path`, so that hours of work do not end there."""
+    """Make the folder of a file that is to be written, so that hours of work do not end at its absence.
+
+    Raises:
+        InputError: the path is a folder, or its folder cannot be made or written to.
+    """
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: this is a folder; expected the name of a file to write")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: the folder {path.parent} is not there; make it, or choose another place")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: the folder {path.parent} cannot be made ({error.strerror})") from error
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"{path}: the folder {path.parent} may not be written to")
 

@@ -1,0 +1,106 @@
+"""`report`: gather what the page shows, and write it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from scalefast.errors import InputError
+from scalefast.evaluation import Difference, Results, evaluate, read_results, represent
+from scalefast.evaluation._run import LoadedRun, default_device, load, open_store
+from scalefast.evaluation.data import check_splits
+from scalefast.evaluation.results import check_place
+from scalefast.hub import write_atomically
+from scalefast.report.page import Numbers, Page
+from scalefast.report.thumbnails import VideoFinder
+
+if TYPE_CHECKING:
+    from scalefast.features import FeatureStore
+    from scalefast.model import SCALE
+
+__all__ = ["report"]
+
+
+def report(
+    run: str | os.PathLike[str] | SCALE,
+    *,
+    train: str | os.PathLike[str] | FeatureStore,
+    test: str | os.PathLike[str] | FeatureStore,
+    out: str | os.PathLike[str],
+    results: str | os.PathLike[str] | Results | None = None,
+    videos: str | os.PathLike[str] | None = None,
+    train_videos: str | os.PathLike[str] | None = None,
+    root: str | os.PathLike[str] | None = None,
+    title: str | None = None,
+    allow_overlap: bool = False,
+    device: torch.device | str | None = None,
+) -> Path:
+    """Write the report of a run as one HTML file, whole or not at all; returns its path.
+
+    Args:
+        run: run folder, folder or hub id of a saved model, or a model.
+        train: store of the labelled training videos.
+        test: store of the labelled test videos.
+        out: file to write.
+        results: results.json of this run (with results-details.json beside it, if it is there), or `Results`;
+            None: evaluated here, k-NN and linear.
+        videos: the videos of the test store, as they were given to extraction (folder or list), for
+            thumbnails.
+        train_videos: those of the training store; None: the same as `videos`.
+        root: folder to which relative paths of a list belong.
+        title: of the page.
+        allow_overlap: accept videos that are in both stores.
+        device: where to compute; None: the GPU if there is one.
+
+    Raises:
+        InputError, StoreError, DataError: as `evaluate`; or the results are those of another model.
+    """
+    check_place(out)
+    home = default_device(device)
+    loaded = load(run, device=home)
+    first, second = open_store(train), open_store(test)
+    notes = check_splits(first, second, allow_overlap=allow_overlap)
+    for store in (first, second):
+        loaded.check_store(store)
+    if results is None:
+        results = evaluate(run, train=first, test=second, allow_overlap=allow_overlap, device=home)
+    page = Page(
+        run=loaded,
+        train=first,
+        test=second,
+        train_vectors=represent(loaded.model, first, device=home),
+        test_vectors=represent(loaded.model, second, device=home),
+        numbers=_numbers(results, run=loaded, notes=notes),
+        train_videos=VideoFinder(videos if train_videos is None else train_videos, root=root),
+        test_videos=VideoFinder(videos, root=root),
+        title=title or f"SCALE against mean pooling: {Path(loaded.name).name}",
+    )
+    write_atomically(Path(out), page.html().encode())
+    return Path(out)
+
+
+def _numbers(results: str | os.PathLike[str] | Results, *, run: LoadedRun, notes: list[str]) -> Numbers:
+    """Results in one form, wherever they come from."""
+    if isinstance(results, Results):
+        return Numbers(
+            accuracies=results.accuracies,
+            differences=results.differences,
+            settings=results.details["protocols"],
+            notes=tuple(dict.fromkeys([*results.notes, *notes])),
+        )
+    accuracies, details = read_results(results)
+    weights = details.get("weights_sha256")
+    if weights is not None and run.weights_hash is not None and weights != run.weights_hash:
+        raise InputError(
+            f"{os.fspath(results)}: these results are of another model than {run.name} (the hash of its "
+            f"weights differs); evaluate this run, or leave the results out"
+        )
+    return Numbers(
+        accuracies=accuracies,
+        differences={name: Difference(**value) for name, value in details.get("differences", {}).items()},
+        settings=details.get("protocols", {}),
+        notes=tuple(dict.fromkeys([*details.get("notes", []), *notes])),
+    )

@@ -1,0 +1,159 @@
+"""The sections of the report, each from its data to HTML."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from scalefast.evaluation.data import SplitCounts
+from scalefast.evaluation.results import PROTOCOL_NAMES, Accuracies, Difference, verdict
+from scalefast.report.charts import GREY, PALETTE, Series, legend, line_chart, scatter_chart
+
+__all__ = ["class_colors", "counts", "curves", "facts", "maps", "results", "verdicts"]
+
+COLUMN_NAMES = {"mean": "mean pooling", "cls": "CLS"}
+CURVES = {
+    "loss": ("total", "#1d2530"),
+    "mcm_loss": ("masked clips (MCM)", "#d9702b"),
+    "set_loss": ("sets (SET)", "#3b6fb6"),
+    "mcm_accuracy": ("masked clips (MCM)", "#d9702b"),
+    "set_accuracy": ("sets (SET)", "#3b6fb6"),
+}
+
+
+def verdicts(accuracies: Accuracies, differences: Mapping[str, Difference]) -> str:
+    """One sentence a protocol; the edge is green or red only where the interval leaves 0 out."""
+    items = []
+    for protocol, row in accuracies.items():
+        difference = differences.get(protocol)
+        kind = ""
+        if difference is not None:
+            kind = "good" if difference.low > 0 else "bad" if difference.high < 0 else ""
+        text = verdict(protocol, row, difference)
+        items.append(f'<li class="{kind}">{escape(text)}</li>')
+    return f'<ul class="verdict">{"".join(items)}</ul>'
+
+
+def results(accuracies: Accuracies, differences: Mapping[str, Difference]) -> str:
+    """The table: a row a protocol, mean pooling beside everything of SCALE."""
+    columns = list(dict.fromkeys(name for row in accuracies.values() for name in row))
+    columns.sort(key=lambda name: name != "mean")
+    head = "".join(f"<th>{escape(COLUMN_NAMES.get(name, name))}</th>" for name in columns[1:])
+    rows = []
+    for protocol, row in accuracies.items():
+        cells = [f"<td>{escape(PROTOCOL_NAMES.get(protocol, protocol))}</td>"]
+        for name in columns:
+            kind = ' class="main"' if name == "mean" else ' class="main ours"' if name == "ensemble" else ""
+            cells.append(f"<td{kind}>{100 * row[name]:.1f}</td>" if name in row else "<td>-</td>")
+        cells.append(f"<td>{_gap(row, differences.get(protocol))}</td>")
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    group = f'<th class="group" colspan="{len(columns) - 1}">SCALE</th>'
+    return (
+        f'<div class="scroll"><table><thead><tr><th rowspan="2">accuracy, %</th>'
+        f'<th rowspan="2">{COLUMN_NAMES["mean"]}</th>{group}<th rowspan="2">ensemble less mean</th></tr>'
+        f"<tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _gap(row: Mapping[str, float], difference: Difference | None) -> str:
+    gap = f"{100 * (row['ensemble'] - row['mean']):+.1f}"
+    if difference is None or not math.isfinite(difference.low):
+        return gap
+    return (
+        f'{gap} <span class="interval">({100 * difference.low:+.1f} to {100 * difference.high:+.1f})</span>'
+    )
+
+
+def counts(splits: Mapping[str, SplitCounts]) -> str:
+    """How many videos each number speaks of."""
+    titles = ("split", "listed", "bad or missing", "shorter than a clip", "used", "clips", "classes")
+    head = "".join(f"<th>{title}</th>" for title in titles)
+    rows = []
+    for name, split in splits.items():
+        values = (split.listed, split.lost, split.short, split.used, split.clips, split.classes)
+        cells = "".join(f"<td>{'not recorded' if value is None else f'{value:,}'}</td>" for value in values)
+        rows.append(f"<tr><td>{escape(name)}</td>{cells}</tr>")
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f'<div class="scroll">{table}</div>'
+
+
+def curves(log: Sequence[Mapping[str, Any]]) -> str:
+    """Losses and accuracies of pretraining, from the lines of log.jsonl."""
+    lines = [line for line in log if isinstance(line.get("step"), int)]
+    groups = {
+        "Loss": ("loss", "mcm_loss", "set_loss"),
+        "Accuracy of the two tasks": ("mcm_accuracy", "set_accuracy"),
+    }
+    figures = []
+    for title, names in groups.items():
+        series = [
+            Series(
+                name=CURVES[name][0],
+                x=[line["step"] for line in lines],
+                y=[
+                    float(line[name]) if isinstance(line.get(name), int | float) else math.nan
+                    for line in lines
+                ],
+                color=CURVES[name][1],
+            )
+            for name in names
+        ]
+        series = [one for one in series if any(map(math.isfinite, one.y))]
+        if series:
+            span = (0.0, 1.0) if title != "Loss" else None
+            chart = line_chart(series, title=f"{title} by step", x_label="step", y_range=span)
+            figures.append(f"<figure><h3>{title}</h3>{chart}</figure>")
+    if not figures:
+        return '<p class="soft">No log: the model comes from no run folder, or the run logged nothing.</p>'
+    return f'<div class="pair">{"".join(figures)}</div>'
+
+
+def class_colors(labels: Sequence[int], names: Mapping[int, str]) -> tuple[dict[int, str], dict[str, str]]:
+    """Colours of the classes, and the legend. With more classes than colours the most frequent ones have
+    one."""
+    frequency = {label: labels.count(label) for label in sorted(set(labels))}
+    ranked = sorted(frequency, key=lambda label: (-frequency[label], label))
+    shown = sorted(ranked[: len(PALETTE)])
+    colors = dict.fromkeys(frequency, GREY) | dict(zip(shown, PALETTE, strict=False))
+    key = {names[label]: colors[label] for label in shown}
+    if len(frequency) > len(shown):
+        key[f"{len(frequency) - len(shown)} other classes"] = GREY
+    return colors, key
+
+
+def maps(
+    figures: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    labels: Sequence[int],
+    names: Mapping[int, str],
+    ids: Sequence[str],
+) -> str:
+    """Maps of the same videos side by side, coloured by class.
+
+    Args:
+        figures: title of each map, and its points.
+        labels: class of each point.
+        names: of the classes.
+        ids: of the videos.
+    """
+    colors, key = class_colors(labels, names)
+    hover = [f"{names[label]}: {name}" for label, name in zip(labels, ids, strict=True)]
+    drawn = [
+        f"<figure><h3>{escape(title)}</h3>"
+        + scatter_chart(points, colors=[colors[label] for label in labels], names=hover, title=title)
+        + "</figure>"
+        for title, points in figures.items()
+    ]
+    return f'<div class="pair map">{"".join(drawn)}</div>{legend(key)}'
+
+
+def facts(values: Mapping[str, Any]) -> str:
+    """Names and values as a list; values that are not known are left out."""
+    items = [
+        f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>"
+        for name, value in values.items()
+        if value is not None and value != ""
+    ]
+    return f"<dl>{''.join(items)}</dl>"
