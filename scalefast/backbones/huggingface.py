@@ -109,7 +109,11 @@ def _load_strictly(cls: Any, folder: Path, *, transformers: ModuleType) -> Any:
     with _quiet(transformers), torch.random.fork_rng(devices=[]):
         try:
             model, report = cls.from_pretrained(
-                str(folder), use_safetensors=True, local_files_only=True, output_loading_info=True
+                str(folder),
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # reported below by name; the library's own error has none
             )
         except Exception as error:  # whatever the library raises here, the folder is what it could not take
             raise DataError(f"{folder}: {cls.__name__} cannot be loaded: {str(error).strip()}") from error

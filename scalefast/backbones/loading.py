@@ -98,7 +98,7 @@ def _unknown(name: str) -> str:
             f"{name} is a file; expected a folder with config.json and model.safetensors, a name or a hub id"
         )
     close = difflib.get_close_matches(name, REGISTRY, n=1)
-    hint = f", did you mean {close[0]!r}?" if close else ""
+    hint = f", did you mean {close[0]!r}?" if close else "."
     return (
         f"no backbone, folder or hub id is named {name!r}{hint} Known names: {', '.join(REGISTRY)}; "
         "a hub id has the form organisation/name"

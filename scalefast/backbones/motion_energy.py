@@ -47,11 +47,12 @@ class MotionEnergyStem(nn.Module):
     """Normalised pixels float [N, 3, T, H, W] -> non-negative motion channels [N, 64, T - 6, H/4, W/4].
 
     Channels: per scale (fine, coarse) 16 normalised energies, then 8 positive and 8 negative halves of the
-    templates. T must be at least 7, H and W multiples of 4.
+    templates. T must be at least 7, H and W at least 32 and multiples of 4.
     """
 
     out_channels = 2 * (len(PERIODS) * ORIENTATIONS * 2 + len(PERIODS) * 2 * len(TEMPLATE_SIGMAS) * 2)
     min_frames = TEMPORAL_TAPS
+    min_size = 32  # below it the coarse filters see little but the border
     size_multiple = CELL
 
     _pair_sum: torch.Tensor

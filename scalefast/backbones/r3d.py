@@ -89,21 +89,23 @@ class R3DConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InputError(f"R3D: {name} must be an integer of at least {least}, got {value!r}")
-        if (
-            isinstance(self.width, bool)
-            or not isinstance(self.width, (int, float))
-            or not 0 < self.width < math.inf
-        ):
+        number = isinstance(self.width, (int, float)) and not isinstance(self.width, bool)
+        if not number or not 0 < self.width < math.inf:
             raise InputError(f"R3D: width must be a positive number, got {self.width!r}")
         # from JSON they come as lists
         object.__setattr__(self, "mean", checked_colour(self.mean, owner="R3D", name="mean"))
         object.__setattr__(self, "std", checked_colour(self.std, owner="R3D", name="std"))
         if self.stem == "motion-energy":
-            frames, multiple = MotionEnergyStem.min_frames, MotionEnergyStem.size_multiple
-            if self.num_frames < frames or self.size % multiple:
+            stem = MotionEnergyStem
+            if self.num_frames < stem.min_frames:
                 raise InputError(
-                    f"R3D: the motion-energy stem needs {frames} frames or more and a size divisible by "
-                    f"{multiple}, got {self.num_frames = }, {self.size = }"
+                    f"R3D: the motion-energy stem needs at least {stem.min_frames} frames, "
+                    f"got {self.num_frames = }"
+                )
+            if self.size < stem.min_size or self.size % stem.size_multiple:
+                raise InputError(
+                    f"R3D: the motion-energy stem needs a size of at least {stem.min_size} "
+                    f"that is divisible by {stem.size_multiple}, got {self.size = }"
                 )
 
     @property
@@ -147,19 +149,26 @@ class R3D(nn.Module):
         self.config = config = config or R3DConfig()
         self.source = dict(source or {"kind": "random initialisation", "seed": config.seed})
         layout, widths = _LAYOUTS[config.depth], config.widths
-        self.stem, inputs = _stem(config)
-        levels = [inputs]
-        self.stages = nn.ModuleList()
-        for stage, (blocks, outputs) in enumerate(zip(layout.blocks, widths, strict=True)):
-            stride = layout.first_stride if stage == 0 else 2
-            rest = (BasicBlock(outputs, outputs, stride=1, norm=config.norm) for _ in range(blocks - 1))
-            self.stages.append(
-                nn.Sequential(BasicBlock(inputs, outputs, stride=stride, norm=config.norm), *rest)
-            )
-            inputs = outputs
-            levels.append(outputs)
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # torch draws weights on construction, which are replaced below
+            levels = self._build(layout, widths)
         self.feature_dim = sum(levels) if config.pooling == "pyramid" else levels[-1]
         self.reset_parameters()
+
+    def _build(self, layout: _Layout, widths: tuple[int, ...]) -> list[int]:
+        """Make stem and stages; returns the channels of each."""
+        norm = self.config.norm
+        self.stem, inputs = _stem(self.config)
+        self.stages = nn.ModuleList()
+        levels = [inputs]
+        for stage, (count, outputs) in enumerate(zip(layout.blocks, widths, strict=True)):
+            stride = layout.first_stride if stage == 0 else 2
+            blocks = [BasicBlock(inputs, outputs, stride=stride, norm=norm)]
+            blocks += [BasicBlock(outputs, outputs, stride=1, norm=norm) for _ in range(count - 1)]
+            self.stages.append(nn.Sequential(*blocks))
+            levels.append(inputs := outputs)
+        return levels
 
     def reset_parameters(self) -> None:
         """Initial weights from the configuration's seed alone, whatever the global generator does.

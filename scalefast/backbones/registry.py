@@ -70,6 +70,6 @@ REGISTRY: dict[str, NamedBackbone] = {
     ),
     "rhobyol-slow-r50": NamedBackbone(
         summary="rhoBYOL, self-supervised Slow-R50",
-        missing=f"{_CHECKPOINT}; features extracted with it elsewhere can be used through FeatureStore.create",
+        missing=f"{_CHECKPOINT}; features extracted with it elsewhere go into FeatureStore.create",
     ),
 }
