@@ -107,7 +107,10 @@ def check_splits(train: FeatureStore, test: FeatureStore, *, allow_overlap: bool
     if overlap.shared:
         notes.append(f"{count}: the numbers are too high.")
     if overlap.namesakes:
-        notes.append(f"{overlap.namesakes} ids stand in both stores, for different videos.")
+        notes.append(
+            f"{overlap.namesakes} ids stand in both stores, but labels, lengths or features say that they "
+            f"are different videos."
+        )
     if overlap.copies:
         notes.append(
             f"{len(overlap.copies)} of {len(test)} test videos have exactly the features of a training video "

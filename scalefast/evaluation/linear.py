@@ -107,7 +107,8 @@ def fit_linear_probe(
 ) -> LinearProbe:
     """Minimise `cross_entropy(standardised(x) @ W.T + b, y) + l2 / 2 * W.square().sum()`.
 
-    The same as scikit-learn's `LogisticRegression(C=1 / (N * l2))` after `StandardScaler`. With several
+    The same as scikit-learn's `LogisticRegression(C=1 / (N * l2))` after `StandardScaler` (with two classes
+    `C=2 / (N * l2)`, as it then has one weight vector instead of two opposite ones). With several
     penalties, the one with the best accuracy on a validation split of the training videos is taken (then the
     lower validation loss), and the probe is fitted again on all of them. Statistics of the standardisation
     come from the rows being fitted.
