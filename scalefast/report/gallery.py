@@ -106,12 +106,15 @@ def gallery(
 
 
 def _tile(tile: Tile, picture: str | None) -> str:
-    kind = "" if tile.same is None else " same" if tile.same else " other"
-    # A sign besides the colour, for those who do not tell these two apart.
-    mark = "" if tile.same is None else f'<span class="mark">{"✓" if tile.same else "✗"}</span> '
-    image = f'<img src="{picture}" alt="frames of {escape(tile.id, quote=True)}">' if picture else ""
-    cosine = "" if tile.similarity is None else f" · {tile.similarity:.2f}"
+    name, title = escape(tile.name), escape(tile.id, quote=True)
+    image = f'<img src="{picture}" alt="frames of {title}">' if picture else ""
+    kind, head = "", ""
+    if tile.same is not None and tile.similarity is not None:
+        kind = " same" if tile.same else " other"
+        # A sign besides the colour, for those who do not tell these two apart.
+        sign = "✓" if tile.same else "✗"
+        head = f'<div class="head"><span class="mark">{sign}</span><span>{tile.similarity:.2f}</span></div>'
     return (
-        f'<div class="tile{kind}">{image}{mark}{escape(tile.name)}{cosine}'
-        f'<span class="id">{escape(tile.id)}</span></div>'
+        f'<div class="tile{kind}">{image}{head}<div class="class">{name}</div>'
+        f'<div class="id" title="{title}">{escape(tile.id)}</div></div>'
     )

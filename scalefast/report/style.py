@@ -54,8 +54,10 @@ svg { width: 100%; height: auto; display: block; }
 4px; } .tile.same { border-color: var(--good); } .tile.other { border-color: var(--bad); }
 .tile.same .mark { color: var(--good); } .tile.other .mark { color: var(--bad); }
 .tile img { width: 100%; display: block; border-radius: 2px; margin-bottom: 3px; }
-.tile .id { color: var(--soft); display: block; font-size: 11px; }
-dl { display: grid; grid-template-columns: 190px 1fr; gap: 4px 18px; margin: 10px 0; }
+.tile .head { display: flex; justify-content: space-between; font-variant-numeric: tabular-nums; }
+.tile .mark { font-weight: 700; } .tile .class { overflow-wrap: anywhere; }
+.tile .id { color: var(--soft); font-size: 10.5px; white-space: nowrap; overflow: hidden; text-overflow:
+ellipsis; } dl { display: grid; grid-template-columns: 190px 1fr; gap: 4px 18px; margin: 10px 0; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 @media (max-width: 700px) { .query { grid-template-columns: 1fr; } .row { grid-template-columns: repeat(3,
 1fr); }
