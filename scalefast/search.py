@@ -17,7 +17,7 @@ from torch import Tensor
 from scalefast.errors import InputError, StoreError
 from scalefast.evaluation._run import LoadedRun, default_device, load, open_store
 from scalefast.evaluation.representations import Representation, represent, represent_sets
-from scalefast.evaluation.topk import nearest_rows
+from scalefast.evaluation.topk import GALLERY_ROWS
 
 if TYPE_CHECKING:
     from scalefast.backbones import FrozenBackbone
@@ -85,17 +85,19 @@ def search(
     gallery = F.normalize(represent(loaded.model, opened, device=home)[representation], dim=1)
     vector = gallery[row] if row is not None else asked
     assert vector is not None
-    wanted = min(k + (row is not None), len(gallery))
-    similarity, found = nearest_rows(F.normalize(vector, dim=0)[None], gallery, k=wanted)
-    pairs = [pair for pair in zip(found[0].tolist(), similarity[0].tolist(), strict=True) if pair[0] != row]
+    # In fp64 and rounded, so that copies of one video are equal to the bit wherever they stand in the store.
+    exact = F.normalize(vector.double(), dim=0)
+    similarity = torch.cat([(rows.double() @ exact).float() for rows in gallery.split(GALLERY_ROWS)])
+    order = similarity.sort(descending=True, stable=True).indices.tolist()
+    found = [index for index in order[: k + 1] if index != row][:k]
     return tuple(
         Neighbour(
             rank=place,
             id=opened.ids[index],
-            similarity=min(max(value, -1.0), 1.0),
+            similarity=min(max(similarity[index].item(), -1.0), 1.0),
             label=class_name(opened, index),
         )
-        for place, (index, value) in enumerate(pairs[:k], start=1)
+        for place, index in enumerate(found, start=1)
     )
 
 
