@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from scalefast._version import __version__
 from scalefast.errors import TrainingError
 from scalefast.hub import save_weights
 from scalefast.pretraining import SCALEPretraining
@@ -98,14 +100,19 @@ class Session:
     def _circumstances(self) -> dict[str, Any]:
         device = self.world.device
         return {
+            "scalefast": __version__,
             "torch": torch.__version__,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             "processes": self.world.size,
             "threads": torch.get_num_threads(),
         }
 
-    def begin(self, log: RunLog | None) -> None:
-        """Say what the run leaves out, and start the clocks. `log` is None in all processes but the first."""
+    def begin(self, held: contextlib.ExitStack) -> None:
+        """Say what the run leaves out, open the log (in process 0, closed by `held`), and start the clocks.
+
+        Raises:
+            TrainingError: the disk refuses.
+        """
         plan = self.plan
         if plan.dropped:
             self.progress.say(
@@ -116,11 +123,14 @@ class Session:
             self.progress.say(
                 f"a batch holds all {plan.batch} videos of the store (batch_size is {plan.batch_size})"
             )
-        self.log = log
+        self.world.on_main(lambda: self._open_log(held))
         self._saved_at = time.monotonic()
         self.progress.start(
             step=self.start, total=plan.total_steps, videos=plan.batch, views=self.config.views
         )
+
+    def _open_log(self, held: contextlib.ExitStack) -> None:
+        self.log = held.enter_context(RunLog(self.folder.path, step=self.start, say=self.progress.say))
 
     def reports(self, step: int) -> bool:
         """Whether a line of the log follows the step that completes `step` steps."""

@@ -16,7 +16,7 @@ from scalefast.kernels import RandomState
 from scalefast.training.bank import load_bank
 from scalefast.training.config import PretrainConfig
 from scalefast.training.distributed import join_world
-from scalefast.training.logs import LOG_NAME, RunLog, read_log
+from scalefast.training.logs import LOG_NAME, read_log
 from scalefast.training.metrics import METRICS
 from scalefast.training.progress import Progress
 from scalefast.training.run_folder import RunFolder, build_record, read_record
@@ -104,19 +104,15 @@ def pretrain(
         world.on_main(lambda: folder.begin(record, resuming=resuming))
         if resuming:
             session.resume()
-        session.begin(
-            held.enter_context(RunLog(folder.path, step=session.start, say=shown.say))
-            if world.is_main
-            else None
-        )
+        session.begin(held)
         train(session)
         world.on_main(session.finish)
-        last = world.on_main(lambda: read_log(folder.path / LOG_NAME)[-1])
+        last = world.on_main(lambda: (read_log(folder.path / LOG_NAME) or [{}])[-1])
     return RunResult(
         folder=folder.path,
         steps=session.plan.total_steps,
         resumed_from=session.start,
-        losses={name: last[name] for name in METRICS},
+        losses={name: last[name] for name in METRICS if name in last},
         is_main=world.is_main,
         notes=tuple(shown.notes),
     )
