@@ -87,7 +87,7 @@ def test_a_clip_run_backwards_swaps_the_directions(stem):
 
 
 def rendered(motion: str, rng: np.random.Generator) -> np.ndarray:
-    """uint8 [T, H, W, 3]: a textured ellipse of random colours, size, place and speed on a random background."""
+    """uint8 [T, H, W, 3]: a textured ellipse of random colours, size and place moves on a background."""
     t = (np.arange(FRAMES, dtype=np.float32) - FRAMES / 2)[:, None, None]
     y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
     speed, turn, growth = rng.uniform(0.6, 1.6), rng.uniform(0.06, 0.16), rng.uniform(0.03, 0.06)
