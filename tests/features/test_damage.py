@@ -152,6 +152,20 @@ def test_a_sound_shard_of_another_store_is_refused(full_store: Path) -> None:
         FeatureStore.open(full_store)
 
 
+def test_shards_of_one_size_that_changed_places(tmp_path: Path) -> None:
+    """Nothing but the store's header tells them apart."""
+    path = tmp_path / "two"
+    with StoreWriter(path, plan={}, shards=2) as writer:
+        for index in range(2):
+            writer.write_shard(index, content(3, clips=2, dim=5, first=10 * index + 10, seed=index))
+        writer.finish()
+    first, second = path / "shard-00000.bin", path / "shard-00001.bin"
+    assert first.stat().st_size == second.stat().st_size
+    second.write_bytes(first.read_bytes())
+    with pytest.raises(StoreError, match=r"shard-00001.bin: not the shard that this store was written with"):
+        FeatureStore.open(path)
+
+
 def test_a_store_of_another_version(full_store: Path) -> None:
     """The message names both versions, whether or not the header is otherwise as ours."""
     file = full_store / "store.json"

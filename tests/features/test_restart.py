@@ -115,14 +115,25 @@ def test_an_unfinished_store_is_not_opened(tiny: Any, video_folder: Path, tmp_pa
         FeatureStore.open(tmp_path / "s")
 
 
+@pytest.mark.parametrize("damage", ["bit", "cut", "longer", "empty"])
 def test_a_damaged_shard_of_an_interrupted_run_is_done_again(
-    tiny: Any, video_folder: Path, tmp_path: Path, reference: dict[str, bytes], flip_bit: Any, capsys: Any
+    tiny: Any,
+    video_folder: Path,
+    tmp_path: Path,
+    reference: dict[str, bytes],
+    flip_bit: Any,
+    capsys: Any,
+    damage: str,
 ) -> None:
     """Only that one, and it is said."""
     out, log = tmp_path / "s", tmp_path / "log"
     interrupt(tiny, video_folder, out, log, shards=3)
     shard = out / "shard-00001.bin"
-    flip_bit(shard, 8 * (shard.stat().st_size - 20))
+    data = shard.read_bytes()
+    if damage == "bit":
+        flip_bit(shard, 8 * (len(data) - 20))
+    else:
+        shard.write_bytes({"cut": data[:-64], "longer": data + bytes(64), "empty": b""}[damage])
     log.unlink()
     summary = tiny.extract(video_folder, out, log, progress=True)
     assert summary.kept_shards == 2 and len(log_lines(log)) == 5
