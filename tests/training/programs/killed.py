@@ -99,7 +99,8 @@ def run_until_killed(moment: str, store: str, out: Path, config: PretrainConfig)
 
 
 def main(store: str, folder: str, config: str) -> None:
-    importlib.import_module("torch.utils.tensorboard")  # once, not in every child
+    for needed in ("torch.utils.tensorboard", "torch._dynamo"):  # for all children, once
+        importlib.import_module(needed)
     torch.set_num_threads(1)
     for moment in MOMENTS:
         child = os.fork()
