@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -16,11 +17,14 @@ from scalefast.video._errors import ShortDecodeError
 from scalefast.video._file import Tally, VideoFile
 from scalefast.video._orientation import Box, frame_orientation
 from scalefast.video._sampling import ClipSpec
+from scalefast.video._selective import UnexpectedFrameError, read_layout, selected_frames
 
 if TYPE_CHECKING:
     import av
 
-__all__ = ["cut_clips", "decode_clips"]
+__all__ = ["cut_clips", "cut_from_file", "decode_clips"]
+
+_FEW = 0.9  # of the frames: with more of them wanted, there is hardly anything to leave out
 
 
 def decode_clips(
@@ -28,9 +32,10 @@ def decode_clips(
 ) -> npt.NDArray[np.uint8]:
     """Decode the clips of one video.
 
-    The file is read and decoded once, from its first frame to the last one that a clip takes; only frames
-    that clips take are cut and converted, and of these only the box. Clips may overlap. Memory: the result
-    and a few frames, besides the compressed file (up to 256 MiB of it).
+    The file is read once and decoded once, up to the last frame that a clip takes; stretches that no clip
+    needs are passed over where that is safe. Only frames that clips take are cut and converted, and of
+    these only the box. Clips may overlap. Memory: the result and a few frames, besides the compressed file
+    (up to 256 MiB).
 
     Args:
         path: the video.
@@ -46,13 +51,49 @@ def decode_clips(
         InputError: clips of different shapes.
     """
     with VideoFile(path, threads=threads) as file:
-        return cut_clips(file.frames(Tally()), specs, path=file.path)
+        return cut_from_file(file, specs, Tally())
+
+
+def cut_from_file(
+    file: VideoFile,
+    specs: Sequence[ClipSpec],
+    tally: Tally,
+    *,
+    started: Iterable[av.VideoFrame] | None = None,
+) -> npt.NDArray[np.uint8]:
+    """The clips of an opened file; see `decode_clips`.
+
+    Args:
+        file: the video.
+        specs: the clips.
+        tally: counts the frames of the pass that gave the clips.
+        started: frames of a pass from the first frame on that is under way and counted in `tally`; used, if
+            nothing can be left out.
+    """
+    wanted = {number for spec in specs for number in spec.frames}
+    if len(wanted) < _FEW * max(file.num_packets, 1):
+        layout = read_layout(file)
+        if layout is not None:
+            tally.clear()
+            with contextlib.suppress(UnexpectedFrameError):
+                return cut_clips(selected_frames(file, layout, wanted, tally), specs, path=file.path)
+            started = None
+    if started is None:
+        tally.clear()
+        started = file.frames(tally)
+    return cut_clips(enumerate(started), specs, path=file.path)
 
 
 def cut_clips(
-    frames: Iterable[av.VideoFrame], specs: Sequence[ClipSpec], *, path: str = "video"
+    frames: Iterable[tuple[int, av.VideoFrame]], specs: Sequence[ClipSpec], *, path: str = "video"
 ) -> npt.NDArray[np.uint8]:
-    """The clips, from a video's frames in decode order; see `decode_clips`."""
+    """The clips, from numbered frames of a video in decode order, of which none that a clip takes is left
+    out.
+
+    Raises:
+        ShortDecodeError: the frames end before the last that a clip takes.
+        InputError: clips of different shapes.
+    """
     if len({(len(spec.frames), spec.size) for spec in specs}) != 1:
         shapes = sorted({(len(spec.frames), spec.size) for spec in specs})
         raise InputError(f"expected clips of one number of frames and one size, got (frames, size) {shapes}")
@@ -60,20 +101,21 @@ def cut_clips(
     clips = np.empty((len(specs), len(specs[0].frames), size, size, 3), dtype=np.uint8)
     wanted = _wanted(specs)
     last = max(wanted)
-    index = -1
-    for index, frame in enumerate(frames):
-        if index == 0:
+    number = -1
+    upright: tuple[int, int] | None = None
+    for number, frame in frames:
+        if number in wanted:
             orientation = frame_orientation(frame)
-            upright = orientation.upright_size(height=frame.height, width=frame.width)
-        for (box, flip), slots in wanted.get(index, {}).items():
             now = orientation.upright_size(height=frame.height, width=frame.width)
-            here = box if now == upright else _rescale(box, old=upright, new=now)
-            picture = cut(frame, box=here, size=size, orientation=orientation, flip=flip)
-            for clip, place in slots:
-                clips[clip, place] = picture
-        if index == last:
+            upright = upright or now
+            for (box, flip), slots in wanted[number].items():
+                here = box if now == upright else _rescale(box, old=upright, new=now)
+                picture = cut(frame, box=here, size=size, orientation=orientation, flip=flip)
+                for clip, place in slots:
+                    clips[clip, place] = picture
+        if number == last:
             return clips
-    raise ShortDecodeError(path, frames=index + 1, wanted=last)
+    raise ShortDecodeError(path, frames=number + 1, wanted=last)
 
 
 def _wanted(specs: Sequence[ClipSpec]) -> dict[int, dict[tuple[Box, bool], list[tuple[int, int]]]]:

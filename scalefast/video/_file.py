@@ -66,19 +66,22 @@ class Tally:
     span: _Span = field(default_factory=_Span)
     """From the first frame to the end of the last, in time."""
 
+    def clear(self) -> None:
+        """Forget everything, for a pass that starts anew."""
+        self.__dict__.update(Tally().__dict__)
+
 
 class VideoFile:
     """A file's best video stream, as FFmpeg chooses it.
 
     Opening reads the header and then every packet, since headers promise frames that are not there (and
-    matroska states no count at all). `frames` may be called again; the file is then opened anew.
+    matroska states no count at all).
 
     Args:
         path: the file.
         threads: decoder threads; 1 in a worker process, 0 lets FFmpeg use all CPUs.
         fast: leave out the decoders' smoothing of block edges, for passes in which only the count of frames
             matters.
-
     Raises:
         VideoError: missing, unreadable, or without a video stream.
     """
@@ -89,6 +92,10 @@ class VideoFile:
         self.fast = fast
         self._av = require("av", extra="video", needed_for="decoding videos")
         self.container, self.stream = self._open()
+        rate = self.stream.average_rate or self.stream.guessed_rate
+        self.frame_seconds = float(1 / rate) if rate else 0.0
+        self.failure: type[Exception] = self._av.FFmpegError
+        self._decoder_is_new = True
         try:
             self._read_packets()
         except BaseException:
@@ -136,8 +143,6 @@ class VideoFile:
         self.discarded = 0  # packets that an edit list leaves out
         self.stated_frames: int = self.stream.frames
         self.stated_duration = _stream_duration(self.stream)
-        rate = self.stream.average_rate or self.stream.guessed_rate
-        self.frame_seconds = float(1 / rate) if rate else 0.0
         streams: list[Any] = [self.stream]
         if self.stated_duration is None and self.container.duration:
             self.stated_duration = self.container.duration / self._av.time_base
@@ -163,36 +168,45 @@ class VideoFile:
         self.other_end = other.end  # read only where the stated duration may be another stream's
 
     def frames(self, tally: Tally) -> Iterator[av.VideoFrame]:
-        """Frames in decode order (the order in which the decoder gives them, never sorted by time).
+        """All frames in decode order (the order in which the decoder gives them, never sorted by time).
 
-        A packet that cannot be decoded is counted in `tally` and passed over.
+        A packet that cannot be decoded is counted in `tally` and passed over. Each call starts anew.
         """
-        packets, self.packets = self.packets, None
-        if packets is None:
+        if self.packets is not None and self._decoder_is_new:
+            packets = iter(self.packets)
+        else:
             self.container.close()
             self.container, self.stream = self._open()
             demuxed = _until_error(self.container.demux(self.stream), self._av.FFmpegError)
-            yield from self._decode((packet for packet in demuxed if packet.size), tally)
-        else:
-            yield from self._decode(iter(packets), tally)
+            packets = (packet for packet in demuxed if packet.size)
+        self._decoder_is_new = False
+        yield from self._decode(packets, tally)
 
     def _decode(self, packets: Iterator[av.Packet], tally: Tally) -> Iterator[av.VideoFrame]:
-        context = self.stream.codec_context
-        unit = self.stream.time_base
         for packet in _then_none(packets):
             try:
-                frames: list[Any] = context.decode(packet)
+                frames = self.decode(packet, tally)
             except self._av.FFmpegError:
                 tally.lost_at_end += 1
                 continue
             if packet is not None:
                 tally.lost_inside += tally.lost_at_end
                 tally.lost_at_end = 0
-            for frame in frames:
-                tally.frames += 1
-                tally.concealed += bool(frame.is_corrupt)
-                tally.span.add(frame.pts, frame.duration, unit, default=self.frame_seconds)
-                yield frame
+            yield from frames
+
+    def decode(self, packet: av.Packet | None, tally: Tally) -> list[av.VideoFrame]:
+        """Give the decoder one packet, or None for the end, and count the frames that come out.
+
+        Raises:
+            av.FFmpegError: the packet cannot be decoded.
+        """
+        self._decoder_is_new = False
+        frames: list[av.VideoFrame] = self.stream.codec_context.decode(packet)
+        for frame in frames:
+            tally.frames += 1
+            tally.concealed += bool(frame.is_corrupt)
+            tally.span.add(frame.pts, frame.duration, self.stream.time_base, default=self.frame_seconds)
+        return frames
 
 
 def _then_none(packets: Iterator[av.Packet]) -> Iterator[av.Packet | None]:

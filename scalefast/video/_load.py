@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from scalefast.video._decode import cut_clips
+from scalefast.video._decode import cut_from_file
 from scalefast.video._errors import ShortDecodeError
 from scalefast.video._file import Tally, VideoFile
 from scalefast.video._meta import VideoMeta
 from scalefast.video._positions import clip_positions
 from scalefast.video._probe import check_unbroken, check_whole, describe, verdict
 from scalefast.video._recipe import ClipRecipe
-from scalefast.video._sampling import sample_clips
-
-if TYPE_CHECKING:
-    import av
+from scalefast.video._sampling import ClipSpec, sample_clips
 
 __all__ = ["LoadedClips", "load_clips"]
 
@@ -66,11 +62,8 @@ def load_clips(
         VideoError: with `.reason` missing, unreadable, no video or truncated.
     """
 
-    def cut(frames: Iterator[av.VideoFrame], meta: VideoMeta) -> LoadedClips:
-        specs = sample_clips(meta, recipe, seed=seed, video_id=video_id, epoch=epoch)
-        clips = cut_clips(frames, specs, path=os.fspath(path))
-        short = recipe.is_short(num_frames=meta.num_frames, fps=meta.fps)
-        return LoadedClips(clips, clip_positions(specs, meta), meta, "short" if short else "ok")
+    def plan(meta: VideoMeta) -> list[ClipSpec]:
+        return sample_clips(meta, recipe, seed=seed, video_id=video_id, epoch=epoch)
 
     with VideoFile(path, threads=threads) as file:
         check_whole(file)
@@ -78,9 +71,13 @@ def load_clips(
         frames = file.frames(tally)
         first = next(frames, None)
         meta = describe(file, first)
+        specs = plan(meta)
         try:
-            loaded = cut(chain([first] if first else [], frames), meta)
+            clips = cut_from_file(file, specs, tally, started=chain([first] if first else [], frames))
+            meta = replace(meta, note=check_unbroken(file, tally))
         except ShortDecodeError as early:
             meta = replace(meta, num_frames=early.frames, exact=True, note=verdict(file, tally))
-            return cut(file.frames(Tally()), meta)
-        return loaded._replace(meta=replace(meta, note=check_unbroken(file, tally)))
+            specs = plan(meta)
+            clips = cut_from_file(file, specs, Tally())
+    short = recipe.is_short(num_frames=meta.num_frames, fps=meta.fps)
+    return LoadedClips(clips, clip_positions(specs, meta), meta, "short" if short else "ok")

@@ -99,7 +99,7 @@ def verdict(file: VideoFile, tally: Tally) -> str:
         VideoError: unreadable (nothing decodes, or the decoder fails between frames that decode), or
             truncated.
     """
-    if tally.frames == 0:
+    if tally.frames == 0 and file.num_packets + file.discarded >= _WHOLE * file.stated_frames:
         raise VideoError(file.path, reason="unreadable", detail="no frame can be decoded")
     _check_end(file, frames=tally.frames, end=None if file.discarded else tally.span.end)
     if tally.lost_at_end > (1 - _WHOLE) * file.num_packets:
