@@ -161,7 +161,7 @@ class StoreWriter:
 
     def _check_same(self, found: dict[str, Any], *, what: str) -> None:
         wanted = {key: self._start[key] for key in found}
-        different = list(differences(found, wanted))
+        different = [text.removeprefix("provenance.") for text in differences(found, wanted)]
         if different:
             raise StoreError(
                 f"{self.path}: the store in this folder {what} from something else; choose another folder, "
