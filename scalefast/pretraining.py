@@ -36,6 +36,9 @@ class PretrainingLosses:
     """Share of masked clips whose own target ranks first, in [0, 1]."""
     set_accuracy: Tensor
     """Share of sets whose own partner ranks first, in [0, 1]."""
+    overflow: Tensor
+    """Bool: more clips were masked than the static number of rows holds on a GPU, so that some were left out of the MCM
+    loss. It happens with a mask of one's own that masks more than `mask_ratio`; never on CPU."""
 
 
 class SCALEPretraining(nn.Module):
@@ -132,19 +135,20 @@ class SCALEPretraining(nn.Module):
         if lengths is not None:
             mask = mask & ~padding(lengths, clips)
         tokens = self.model.tokens(features, positions, mask=mask, lengths=lengths, rng=rng)
-        mcm_loss, mcm_accuracy = self._mcm(tokens[:, 1:], features, mask, lengths, group)
+        mcm_loss, mcm_accuracy, overflow = self._mcm(tokens[:, 1:], features, mask, lengths, group)
         set_loss, set_accuracy = self._set(tokens[:, 0], group)
-        return PretrainingLosses((set_loss + mcm_loss) / 2, mcm_loss, set_loss, mcm_accuracy, set_accuracy)
+        loss = (set_loss + mcm_loss) / 2
+        return PretrainingLosses(loss, mcm_loss, set_loss, mcm_accuracy, set_accuracy, overflow)
 
     def _mcm(
         self, clips: Tensor, features: Tensor, mask: Tensor, lengths: Tensor | None, group: dist.ProcessGroup | None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         # On a GPU a static number of rows, so that nothing waits for the count; on CPU exactly the masked ones.
         capacity = None
         if clips.is_cuda:
             capacity = kernels.default_capacity(mask.numel(), probability=self.mask_ratio)
-        rows, index, _ = kernels.gather_masked(clips, mask, capacity=capacity)
-        candidates = features.flatten(0, 1).to(self.target_head[0].weight.dtype)
+        rows, index, count = kernels.gather_masked(clips, mask, capacity=capacity)
+        candidates = features.flatten(0, 1).to(self.model.cls_token.dtype)
         if lengths is not None:  # padding is no candidate
             real = ~padding(lengths, clips.shape[1]).flatten()
             candidates = candidates[real]
@@ -154,7 +158,8 @@ class SCALEPretraining(nn.Module):
         keys = gather_rows(targets, group)
         positives = torch.where(index >= 0, index + global_offset(len(targets), group), -1)
         out = kernels.sparse_infonce(queries, keys, positives, temperature=self.temperature)
-        return global_mean(out.rows, out.top1, valid=positives >= 0, group=group)
+        loss, accuracy = global_mean(out.rows, out.top1, valid=positives >= 0, group=group)
+        return loss, accuracy, (count > len(rows)).squeeze(0)
 
     def _set(self, cls: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor]:
         # Each direction against the gathered other side; their mean is the symmetric loss, on any number of ranks.

@@ -1,11 +1,13 @@
-"""Rendered action videos whose class is told by the order of two motions: pixels as a pure function of (seed, split, name).
+"""Rendered action videos whose class is told by the order of two motions: pixels as a pure function of (seed,
+split, name).
 
-A video shows one textured object that first makes one motion, then another. Twelve classes are the ordered pairs of four
-motions, so every class has a mirror image with the same motions in the other order: the mean of a video's clip features is
-(all but) the same for both, and only something that relates clips to their times can tell them apart.
+A video shows one textured object that first makes one motion, then another. Twelve classes are the ordered
+pairs of four motions, so every class has a mirror image with the same motions in the other order: the mean of
+a video's clip features is (all but) the same for both, and only something that relates clips to their times
+can tell them apart.
 
-What does not matter varies freely: shape, texture, colours, size, speed, phase, place, background, when the motion
-changes, camera shake and brightness drift.
+What does not matter varies freely: shape, texture, colours, size, speed, phase, place, background, when the
+motion changes, camera shake and brightness drift.
 
 Shapes: `T` frames, `H` x `W` pixels.
 """
@@ -129,7 +131,9 @@ def _paint(scene: _Scene, y: Floats, x: Floats, angle: Floats, scale: Floats) ->
     else:
         distance = (np.abs(u) + np.abs(v)) * 0.85
     cover = np.clip((1.0 - distance) * 6 + 0.5, 0, 1)[..., None]
-    texture = (0.5 + 0.5 * np.sin(scene.stripes * np.pi * u) * np.cos(0.5 * scene.stripes * np.pi * v))[..., None]
+    texture = (0.5 + 0.5 * np.sin(scene.stripes * np.pi * u) * np.cos(0.5 * scene.stripes * np.pi * v))[
+        ..., None
+    ]
     light, dark, ground_light, ground_dark = scene.colors
     thing = dark + (light - dark) * texture
     slope = (0.5 + 0.35 * (grid_y + grid_x * scene.grain_speed) + 0.08 * scene.grain[:1])[..., None]

@@ -33,14 +33,21 @@ def official_state(feature=48, hidden=64, layers=2, projection=16, head=96, targ
             "attn.qkv": (3 * hidden, hidden), "attn.proj": (hidden, hidden),
             "mlp.fc1": (2 * hidden, hidden), "mlp.fc2": (hidden, 2 * hidden),
         }.items():  # fmt: skip
-            state[f"transformer.{i}.{name}.weight"], state[f"transformer.{i}.{name}.bias"] = r(*shape), r(shape[0])
+            state[f"transformer.{i}.{name}.weight"], state[f"transformer.{i}.{name}.bias"] = (
+                r(*shape),
+                r(shape[0]),
+            )
         for name in ("norm1", "norm2"):
-            state[f"transformer.{i}.{name}.weight"], state[f"transformer.{i}.{name}.bias"] = 1 + r(hidden), r(hidden)
+            state[f"transformer.{i}.{name}.weight"], state[f"transformer.{i}.{name}.bias"] = (
+                1 + r(hidden),
+                r(hidden),
+            )
     return state
 
 
 def plain_tokens(state, features, positions, mask):
     """[S, V, D] -> [S, 1 + V, H], dense, no dropout."""
+
     def linear(x, name):
         return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
 
@@ -65,6 +72,7 @@ def plain_tokens(state, features, positions, mask):
 
 def plain_losses(state, features, positions, mask, temperature=0.2):
     """MCM and SET with every token through every head and whole matrices of logits."""
+
     def mlp(x, *names):
         for i, name in enumerate(names):
             x = (F.gelu(x) if i else x) @ state[f"{name}.weight"].T
@@ -73,7 +81,9 @@ def plain_losses(state, features, positions, mask, temperature=0.2):
     b, _, v, d = features.shape
     tokens = plain_tokens(state, features.flatten(0, 1), positions.flatten(0, 1), mask.flatten(0, 1))
     predictions = mlp(tokens[:, 1:].flatten(0, 1), "dense_pred_head.0", "dense_pred_head.2")
-    targets = mlp(features.reshape(-1, d), "dense_target_head.0", "dense_target_head.2", "dense_target_head.4")
+    targets = mlp(
+        features.reshape(-1, d), "dense_target_head.0", "dense_target_head.2", "dense_target_head.4"
+    )
     logits = predictions @ targets.T / temperature
     every = F.cross_entropy(logits, torch.arange(2 * b * v), reduction="none")
     chosen = mask.flatten()
@@ -86,7 +96,8 @@ def plain_losses(state, features, positions, mask, temperature=0.2):
         mcm_loss=mcm,
         set_loss=(F.cross_entropy(across, own) + F.cross_entropy(across.T, own)) / 2,
         mcm_accuracy=(logits.argmax(1) == torch.arange(2 * b * v))[chosen].double().mean(),
-        set_accuracy=((across.argmax(1) == own).double().mean() + (across.argmax(0) == own).double().mean()) / 2,
+        set_accuracy=((across.argmax(1) == own).double().mean() + (across.argmax(0) == own).double().mean())
+        / 2,
     )
 
 

@@ -21,7 +21,9 @@ def test_outputs_losses_and_every_gradient(authors, batch, dtype, tolerance):
     want = authors.losses(truth, features, positions, mask)
     got = task(features.to(dtype), positions.to(dtype), mask=mask)
     for name in ("loss", "mcm_loss", "set_loss", "mcm_accuracy", "set_accuracy"):
-        torch.testing.assert_close(getattr(got, name).double(), getattr(want, name), rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(
+            getattr(got, name).double(), getattr(want, name), rtol=tolerance, atol=tolerance
+        )
     want.loss.backward()
     got.loss.backward()
     mine = dict(task.named_parameters())
@@ -36,11 +38,15 @@ def test_refined_clips_and_cls(authors, batch):
     features, positions, mask = (t.flatten(0, 1) for t in batch)
     state = authors.state()
     model = scalefast.load_official(state).model
-    want = authors.tokens({n: t.double() for n, t in state.items()}, features, positions, torch.zeros_like(mask))
+    want = authors.tokens(
+        {n: t.double() for n, t in state.items()}, features, positions, torch.zeros_like(mask)
+    )
     out = model(features.float(), positions.float())
     torch.testing.assert_close(out.video.double(), want[:, 0], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(out.clips.double(), want[:, 1:], rtol=1e-5, atol=1e-5)
-    assert torch.equal(out.ensemble, torch.cat([features.float(), out.clips, out.video[:, None].expand(-1, 5, -1)], -1))
+    assert torch.equal(
+        out.ensemble, torch.cat([features.float(), out.clips, out.video[:, None].expand(-1, 5, -1)], -1)
+    )
 
 
 def test_a_file_with_weights_under_student_and_a_ddp_prefix(authors, tmp_path):

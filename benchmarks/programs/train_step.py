@@ -1,0 +1,123 @@
+"""One training step of SCALE, three ways: the dense form in fp32, and scalefast's in fp32 and bf16.
+
+    python benchmarks/programs/train_step.py --mode dense --rounds 5      one JSON line: seconds of each round, peak memory, load
+
+Dense means as the method is written down: every token goes through the prediction head, whole matrices of logits and
+log-softmax, `torch.nn.functional.dropout`, everything in fp32. It shares the weights' shapes and the optimiser.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import time
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+MODES = ("dense", "fp32", "bf16")
+
+
+class DenseSCALE(nn.Module):
+    """The training task of SCALE written plainly, for the same parameters as `scalefast.SCALEPretraining`."""
+
+    def __init__(self, task: nn.Module) -> None:
+        super().__init__()
+        self.task = task
+
+    def forward(self, features: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        model, task = self.task.model, self.task
+        videos, _, clips, dim = features.shape
+        x = model.input_projection(features.flatten(0, 1))
+        x = torch.where(mask.flatten(0, 1)[..., None], model.mask_token, x) + model.position_mlp(positions.flatten(0, 1))
+        x = torch.cat([model.cls_token.expand(2 * videos, 1, -1), x], 1)
+        for block in model.blocks:
+            q, k, v = block.qkv(block.norm1(x)).unflatten(-1, (3, block.num_heads, -1)).permute(2, 0, 3, 1, 4)
+            weights = self._drop(torch.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, -1))
+            x = x + self._drop(block.projection((weights @ v).transpose(1, 2).flatten(2)))
+            x = x + self._drop(block.fc2(self._drop(F.gelu(block.fc1(block.norm2(x))))))
+        x = model.norm(x)
+        predictions = F.normalize(task.prediction_head(x[:, 1:].flatten(0, 1)), dim=1)
+        targets = F.normalize(task.target_head(features.reshape(-1, dim)), dim=1)
+        own = torch.arange(2 * videos * clips)
+        every = -torch.log_softmax(predictions @ targets.T / task.temperature, dim=1)[own, own]
+        mcm = (every * mask.flatten()).sum() / mask.sum()
+        first, second = F.normalize(task.set_head(x[:, 0]), dim=1).unflatten(0, (videos, 2)).unbind(1)
+        across, own = first @ second.T / task.temperature, torch.arange(videos)
+        return (mcm + (F.cross_entropy(across, own) + F.cross_entropy(across.T, own)) / 2) / 2
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.task.model.dropout, self.training)
+
+
+class Step:
+    """A task, its optimiser and a batch; calling it takes one step and returns the loss."""
+
+    def __init__(self, mode: str, *, batch: int = 512, views: int = 8, dim: int = 768, dropout: float = 0.1) -> None:
+        import scalefast
+        from scalefast.kernels import RandomState, draw_mask
+
+        assert mode in MODES
+        torch.manual_seed(0)
+        self.task = scalefast.SCALEPretraining(scalefast.SCALE(dim, dropout=dropout)).train()
+        self.dense = DenseSCALE(self.task).train()
+        self.mode, self.number = mode, 0
+        self.features = torch.randn(batch, 2, views, dim)
+        self.positions = torch.rand(batch, 2, views, 7)
+        self.rows = torch.arange(batch)
+        self.state = RandomState.create(0, rows=self.rows)
+        self.draw = lambda rng: draw_mask(
+            rng.with_rows(torch.arange(2 * batch)), clips=views, probability=self.task.mask_ratio
+        ).view(batch, 2, views)
+        self.optimizer = torch.optim.AdamW(self.task.parameters(), lr=3e-4, weight_decay=1e-4, fused=True)
+
+    def loss(self) -> Tensor:
+        self.state.state[1] = self.number
+        mask = self.draw(self.state)
+        if self.mode == "dense":
+            return self.dense(self.features, self.positions, mask)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.mode == "bf16"):
+            return self.task(self.features, self.positions, mask=mask, rng=self.state).loss
+
+    def __call__(self) -> float:
+        loss = self.loss()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.number += 1
+        return float(loss.detach())
+
+
+def peak_mb() -> float:
+    """Largest resident memory of this process so far, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mode", choices=MODES, required=True)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--views", type=int, default=8)
+    parser.add_argument("--dim", type=int, default=768)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    import scalefast.pretraining  # noqa: F401  what importing costs is not the step's
+    import torch._dynamo  # noqa: F401  which the first optimiser would import
+
+    before, load, seconds = peak_mb(), os.getloadavg()[0], []
+    step = Step(args.mode, batch=args.batch, views=args.views, dim=args.dim)
+    step()
+    for _ in range(args.rounds):
+        start = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - start)
+    print(json.dumps({"mode": args.mode, "seconds": seconds, "peak_mb": peak_mb() - before, "load": load}))
+
+
+if __name__ == "__main__":
+    main()
