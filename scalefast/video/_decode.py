@@ -87,8 +87,7 @@ def cut_from_file(
 def cut_clips(
     frames: Iterable[tuple[int, av.VideoFrame]], specs: Sequence[ClipSpec], *, path: str = "video"
 ) -> npt.NDArray[np.uint8]:
-    """The clips, from numbered frames of a video in decode order, of which none that a clip takes is left
-    out.
+    """The clips, from numbered frames in decode order; every frame that a clip takes must be among them.
 
     Raises:
         ShortDecodeError: the frames end before the last that a clip takes.
