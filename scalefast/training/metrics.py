@@ -37,18 +37,26 @@ class Meter:
 
     def add(self, losses: PretrainingLosses) -> None:
         """Take the losses of the next step."""
-        self._waiting.append(torch.stack([getattr(losses, name).detach().float() for name in METRICS]))
+        values = [getattr(losses, name).detach().float() for name in METRICS]
+        self._waiting.append(torch.stack([*values, losses.overflow.float()]))
 
     def read(self) -> list[list[float]]:
         """Metrics of all steps since `mean` was last called, oldest first.
 
         Raises:
-            TrainingError: the loss of a step is not finite; step, loss and checkpoint are named.
+            TrainingError: the loss of a step is not finite, or masked clips were left out of it; step, loss and
+            checkpoint are named.
         """
         fresh = torch.stack(self._waiting).tolist() if self._waiting else []
         self._waiting.clear()
-        for row in fresh:
+        for *row, overflow in fresh:
             self._step += 1
+            if overflow:
+                raise TrainingError(
+                    f"at step {self._step} more clips were masked than the static number of rows holds, so that the "
+                    f"loss lacks some of them: the run stops. Last good checkpoint: {self._last_good()}. A draw of "
+                    "the mask should never do this (6 sigma): please report it."
+                )
             if not all(math.isfinite(value) for value in row):
                 told = ", ".join(f"{name} {value:g}" for name, value in zip(METRICS, row, strict=True))
                 raise TrainingError(
