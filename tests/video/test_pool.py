@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -136,7 +136,7 @@ def test_timeout_may_depend_on_the_item(jobs: ModuleType) -> None:
     assert sorted(outcome.failure or "" for outcome in outcomes) == ["", "timeout"]
 
 
-def _first_is_strict(limits: Iterator[float]):  # noqa: ANN202
+def _first_is_strict(limits: Iterator[float]) -> Callable[[float], float]:
     lock = threading.Lock()
 
     def limit(item: float) -> float:
