@@ -1,6 +1,7 @@
 """scalefast: video representations from sets of clip features, trained in minutes (SCALE, arXiv 2211.17042).
 
-Only torch and numpy are imported here, and only when a name is first used, so that `import scalefast` stays cheap.
+Only torch and numpy are imported here, and only when a name is first used, so that `import scalefast` stays
+cheap.
 """
 
 from __future__ import annotations

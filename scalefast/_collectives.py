@@ -67,8 +67,8 @@ def global_mean(
 ) -> tuple[Tensor, Tensor]:
     """Mean loss and hit rate over the valid rows of all ranks.
 
-    The value is the global mean on every rank. Its gradient is that of `world size * local sum / global count`, so that
-    gradients averaged over ranks are those of one process that sees all rows.
+    The value is the global mean on every rank. Its gradient is that of `world size * local sum / global
+    count`, so that gradients averaged over ranks are those of one process that sees all rows.
 
     Args:
         rows: [M] losses, 0 where not valid.

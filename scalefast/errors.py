@@ -1,7 +1,7 @@
 """Errors that a user can act on, and the one way to ask for an optional dependency.
 
-Every error that bad input can cause derives from `ScalefastError`; the command line prints its message without a
-traceback. Internal invariants stay `assert`.
+Every error that bad input can cause derives from `ScalefastError`; the command line prints its message
+without a traceback. Internal invariants stay `assert`.
 """
 
 from __future__ import annotations
@@ -62,5 +62,6 @@ def require(module: str, *, extra: str, needed_for: str) -> ModuleType:
         if error.name is None or error.name.partition(".")[0] != top:
             raise  # the module is there, something that it imports is not: not ours to explain away
         raise MissingExtraError(
-            f"the package {top!r} is needed for {needed_for}; install it with: pip install 'scalefast[{extra}]'"
+            f"the package {top!r} is needed for {needed_for}; "
+            f"install it with: pip install 'scalefast[{extra}]'"
         ) from error

@@ -1,7 +1,7 @@
 """Saving and loading a model the way the Hugging Face hub does, but strictly.
 
-A folder holds `config.json` and `model.safetensors`. Unlike `PyTorchModelHubMixin` (huggingface_hub), loading refuses
-missing and unknown keys, in the weights and in the configuration, and never reads a pickle.
+A folder holds `config.json` and `model.safetensors`. Unlike `PyTorchModelHubMixin` (huggingface_hub), loading
+refuses missing and unknown keys, in the weights and in the configuration, and never reads a pickle.
 """
 
 from __future__ import annotations
@@ -19,7 +19,15 @@ from torch import nn
 from scalefast._version import __version__
 from scalefast.errors import DataError, InputError
 
-__all__ = ["CONFIG_NAME", "WEIGHTS_NAME", "HubModel", "fill", "load_weights", "save_weights", "write_atomically"]
+__all__ = [
+    "CONFIG_NAME",
+    "WEIGHTS_NAME",
+    "HubModel",
+    "fill",
+    "load_weights",
+    "save_weights",
+    "write_atomically",
+]
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -54,7 +62,7 @@ class HubModel:
         local_files_only: bool = False,
         device: str | torch.device = "cpu",
     ) -> Self:
-        """A model in eval mode, from a folder that `save_pretrained` or `scalefast pretrain` wrote, or from the hub.
+        """A model in eval mode, from a folder of `save_pretrained` or `scalefast pretrain`, or from the hub.
 
         Args:
             folder_or_hub_id: a local folder, else a hub id (`user/name`).
@@ -63,16 +71,24 @@ class HubModel:
 
         Raises:
             InputError: neither a folder nor a repository that can be had.
-            DataError: a file is damaged, a key is missing or unknown, or the weights do not fit the configuration.
+            DataError: a file is damaged, a key is missing or unknown, or the weights do not fit the
+                configuration.
         """
-        options = {"revision": revision, "cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
+        options = {
+            "revision": revision,
+            "cache_dir": cache_dir,
+            "token": token,
+            "local_files_only": local_files_only,
+        }
         config_path = _find(folder_or_hub_id, CONFIG_NAME, options)
         model = cls(**_read_config(config_path, cls))
         assert isinstance(model, nn.Module)
         load_weights(model, _find(folder_or_hub_id, WEIGHTS_NAME, options))
         return model.to(device).eval()
 
-    def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | bool | None = None) -> str:
+    def push_to_hub(
+        self, repo_id: str, *, private: bool | None = None, token: str | bool | None = None
+    ) -> str:
         """Create the repository if needed and upload the two files; returns the commit's address."""
         import tempfile
 
@@ -82,7 +98,9 @@ class HubModel:
         repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Upload with scalefast"))
+            return str(
+                api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Upload with scalefast")
+            )
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -123,7 +141,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def fill(model: nn.Module, state: Mapping[str, torch.Tensor], *, source: str) -> None:
-    """Load a state dict whose every key and shape must fit; else a DataError names `source` and each misfit."""
+    """Load a state dict whose every key and shape must fit; a DataError names `source` and each misfit."""
     own = model.state_dict()
     problems = [f"missing {name}" for name in own if name not in state]
     problems += [f"unknown {name}" for name in state if name not in own]
@@ -141,7 +159,9 @@ def _find(folder_or_hub_id: str | os.PathLike[str], name: str, options: dict[str
     folder = Path(folder_or_hub_id)
     if folder.is_dir():
         if not (folder / name).is_file():
-            raise InputError(f"{folder}: no {name} in this folder; a saved model has {CONFIG_NAME} and {WEIGHTS_NAME}")
+            raise InputError(
+                f"{folder}: no {name} in this folder; a saved model has {CONFIG_NAME} and {WEIGHTS_NAME}"
+            )
         return folder / name
     hub_id = str(folder_or_hub_id)
     if folder.exists() or hub_id.count("/") > 1 or hub_id.startswith((".", "/", "~")):
@@ -172,5 +192,7 @@ def _read_config(path: Path, cls: type) -> dict[str, Any]:
     unknown = sorted(set(config) - known)
     missing = sorted(known - set(config))
     if unknown or missing:
-        raise DataError(f"{path}: unknown fields {unknown}, missing fields {missing}; expected {sorted(known)}")
+        raise DataError(
+            f"{path}: unknown fields {unknown}, missing fields {missing}; expected {sorted(known)}"
+        )
     return config

@@ -1,7 +1,7 @@
 """SCALE's aggregator: a set of clip features becomes refined clip features and one video feature.
 
-Source: Sameni, Jenni, Favaro, "Spatio-Temporal Crop Aggregation for Video Representation Learning" (ICCV 2023, arXiv
-2211.17042), and the authors' released code for the exact sizes.
+Source: Sameni, Jenni, Favaro, "Spatio-Temporal Crop Aggregation for Video Representation Learning" (ICCV
+2023, arXiv 2211.17042), and the authors' released code for the exact sizes.
 
 Shapes: `B` sets, `V` clips a set, `D` backbone feature, `H` width, `h` heads.
 """
@@ -50,10 +50,11 @@ class SCALE(nn.Module, HubModel):
 
         video = scalefast.SCALE.from_pretrained("run")(features, positions).video        # [B, V, D] -> [B, H]
 
-    Pre-norm ViT blocks with head dimension 32; a clip's position goes through an MLP and is added to its token; CLS has
-    no position. Linear layers keep PyTorch's own initialisation: with ViT's (standard deviation .02) a position's embedding
-    starts ten times weaker than a clip's, and the order of clips was not learnt at all where this learns it in 300 steps
-    (docs/recipe.md). Dropout, on attention weights and on both outputs of every block, is active in training mode only.
+    Pre-norm ViT blocks with head dimension 32; a clip's position goes through an MLP and is added to its
+    token; CLS has no position. Linear layers keep PyTorch's own initialisation: with ViT's (standard
+    deviation .02) a position's embedding starts ten times weaker than a clip's, and the order of clips was
+    not learnt at all where this learns it in 300 steps (docs/recipe.md). Dropout, on attention weights and on
+    both outputs of every block, is active in training mode only.
 
     Args:
         feature_dim: D, dimension of the backbone's features.
@@ -64,7 +65,8 @@ class SCALE(nn.Module, HubModel):
         num_heads: H / 32 if not given.
 
     Raises:
-        ValueError: a size that is not positive, a width that does not split into heads, a probability outside [0, 1).
+        ValueError: a size that is not positive, a width that does not split into heads, a probability outside
+            [0, 1).
     """
 
     def __init__(
@@ -81,7 +83,8 @@ class SCALE(nn.Module, HubModel):
         _check_sizes(feature_dim=feature_dim, hidden_dim=hidden_dim, num_layers=num_layers)
         if heads < 1 or hidden_dim % heads:
             raise ValueError(
-                f"hidden_dim must be a multiple of {HEAD_DIM}, or of num_heads; got {hidden_dim = }, {num_heads = }"
+                f"hidden_dim must be a multiple of {HEAD_DIM}, or of num_heads; "
+                f"got {hidden_dim = }, {num_heads = }"
             )
         if not 0.0 <= dropout < 1.0 or mlp_ratio <= 0:
             raise ValueError(f"dropout must be in [0, 1) and mlp_ratio > 0; got {dropout = }, {mlp_ratio = }")
@@ -94,7 +97,8 @@ class SCALE(nn.Module, HubModel):
         self.cls_token = nn.Parameter(torch.zeros(hidden_dim))
         self.mask_token = nn.Parameter(torch.zeros(hidden_dim))
         self.blocks = nn.ModuleList(
-            Block(hidden_dim, num_heads=heads, mlp_ratio=mlp_ratio, dropout=dropout, layer=i) for i in range(num_layers)
+            Block(hidden_dim, num_heads=heads, mlp_ratio=mlp_ratio, dropout=dropout, layer=i)
+            for i in range(num_layers)
         )
         self.norm = nn.LayerNorm(hidden_dim)
 
@@ -110,15 +114,22 @@ class SCALE(nn.Module, HubModel):
         }
 
     def forward(
-        self, features: Tensor, positions: Tensor, lengths: Tensor | None = None, *, rng: RandomState | None = None
+        self,
+        features: Tensor,
+        positions: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        rng: RandomState | None = None,
     ) -> SCALEOutput:
         """Refine sets of clips.
 
         Args:
             features: [B, V, D] floating, from the frozen backbone.
             positions: [B, V, 7], normalised as in training (docs/recipe.md).
-            lengths: int [B], clips in each set; the rest is padding, whose content does not matter. None: all V.
-            rng: in training mode, where dropout is drawn from (one row a set); None draws a seed from torch's generator.
+            lengths: int [B], clips in each set; the rest is padding, whose content does not matter. None: all
+                V.
+            rng: in training mode, where dropout is drawn from (one row a set); None draws a seed from torch's
+                generator.
 
         Raises:
             ValueError: shapes do not fit.
@@ -135,12 +146,16 @@ class SCALE(nn.Module, HubModel):
         lengths: Tensor | None = None,
         rng: RandomState | None = None,
     ) -> Tensor:
-        """[B, 1 + V, H]: CLS and refined clips; clips where `mask` (bool [B, V]) holds enter as the mask token."""
+        """[B, 1 + V, H]: CLS and refined clips; where `mask` (bool [B, V]) holds, the mask token enters."""
         features, positions = self._checked(features, positions, lengths)
         if rng is None and self.training and self.dropout > 0:
             rng = fresh_state(len(features), features.device)
         x = kernels.embed_sets(
-            self.input_projection(features), self.position_mlp(positions), mask, self.mask_token, self.cls_token
+            self.input_projection(features),
+            self.position_mlp(positions),
+            mask,
+            self.mask_token,
+            self.cls_token,
         )
         tokens = None if lengths is None else lengths + 1
         for block in self.blocks:
@@ -153,12 +168,13 @@ class SCALE(nn.Module, HubModel):
     def _checked(self, features: Tensor, positions: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
         if features.ndim != 3 or features.shape[2] != self.feature_dim or not features.is_floating_point():
             raise ValueError(
-                f"features must be floating [B, V, {self.feature_dim}]; got {tuple(features.shape)}, {features.dtype}"
+                f"features must be floating [B, V, {self.feature_dim}]; "
+                f"got {tuple(features.shape)}, {features.dtype}"
             )
         if positions.shape != (*features.shape[:2], POSITION_DIM):
             raise ValueError(
-                f"positions must be {(*features.shape[:2], POSITION_DIM)} (flip, h0, w0, h1, w1, t0, t1 of every clip); "
-                f"got {tuple(positions.shape)}"
+                f"positions must be {(*features.shape[:2], POSITION_DIM)} "
+                f"(flip, h0, w0, h1, w1, t0, t1 of every clip); got {tuple(positions.shape)}"
             )
         dtype = self.input_projection.weight.dtype
         features, positions = features.to(dtype), positions.to(dtype)
@@ -171,7 +187,7 @@ class SCALE(nn.Module, HubModel):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block: attention within each set, then a GELU MLP, each added to the stream after dropout."""
+    """Pre-norm transformer block: attention within each set, then a GELU MLP, each added after dropout."""
 
     def __init__(self, width: int, *, num_heads: int, mlp_ratio: float, dropout: float, layer: int) -> None:
         super().__init__()
@@ -200,7 +216,9 @@ class Block(nn.Module):
             return x
         numbers = x.shape[1] * x.shape[2]
         blocks = torch.arange(-(-numbers // 8), device=x.device)
-        drawn = dropout_multiplier(rng, site=site, blocks=blocks, p=self.dropout, dtype=x.dtype, lanes=numbers)
+        drawn = dropout_multiplier(
+            rng, site=site, blocks=blocks, p=self.dropout, dtype=x.dtype, lanes=numbers
+        )
         return x * drawn.view_as(x)
 
 
@@ -219,12 +237,15 @@ def check_lengths(lengths: Tensor, features: Tensor) -> None:
     """Refuse lengths that do not fit [B, V, ...] features."""
     if lengths.shape != features.shape[:1] or lengths.is_floating_point() or lengths.dtype == torch.bool:
         raise ValueError(
-            f"lengths must be integers [{features.shape[0]}] (clips in each set); got {tuple(lengths.shape)}, {lengths.dtype}"
+            f"lengths must be integers [{features.shape[0]}] (clips in each set); "
+            f"got {tuple(lengths.shape)}, {lengths.dtype}"
         )
     if lengths.device.type == "cpu" and lengths.numel():
         low, high = int(lengths.min()), int(lengths.max())
         if low < 1 or high > features.shape[1]:
-            raise ValueError(f"lengths must be in [1, {features.shape[1]}] (clips in each set); got {low} to {high}")
+            raise ValueError(
+                f"lengths must be in [1, {features.shape[1]}] (clips in each set); got {low} to {high}"
+            )
 
 
 def _check_sizes(**sizes: int) -> None:

@@ -4,7 +4,7 @@ Names there -> names here:
 
     input_projection.*                  model.input_projection.*
     pos_encoding_mlp.{0,2}.*            model.position_mlp.{0,2}.*
-    set_cls_token, msk_token            model.cls_token, model.mask_token      (leading dimensions of 1 dropped)
+    set_cls_token, msk_token            model.cls_token, model.mask_token      (leading 1s dropped)
     transformer.{i}.norm1.*             model.blocks.{i}.norm1.*
     transformer.{i}.attn.qkv.*          model.blocks.{i}.qkv.*
     transformer.{i}.attn.proj.*         model.blocks.{i}.projection.*
@@ -66,8 +66,8 @@ def load_official(
     Sizes follow from the weights; head dimension is 32.
 
     Args:
-        checkpoint: a file (read with `weights_only=True`, so that it cannot run code), or a state dict; the weights may
-            lie under the key `student`, and names may begin with `module.` (as DDP saves them).
+        checkpoint: a file (read with `weights_only=True`, so that it cannot run code), or a state dict; the
+            weights may lie under the key `student`, and names may begin with `module.` (as DDP saves them).
         dropout, temperature: not part of the weights; the published values.
 
     Raises:
@@ -87,7 +87,9 @@ def load_official(
         projection, head = renamed["set_head.2.weight"].shape
         target = renamed["target_head.0.weight"].shape[0]
     except (KeyError, ValueError) as error:
-        raise DataError(f"{source}: not a SCALE checkpoint: {error} is missing or of another shape") from error
+        raise DataError(
+            f"{source}: not a SCALE checkpoint: {error} is missing or of another shape"
+        ) from error
     if hidden % HEAD_DIM:
         raise DataError(f"{source}: the width {hidden} is not a multiple of the head dimension {HEAD_DIM}")
     model = SCALE(feature, hidden_dim=hidden, num_layers=layers, mlp_ratio=ratio, dropout=dropout)
@@ -106,7 +108,9 @@ def _read(checkpoint: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise DataError(f"{checkpoint}: refused, since it holds more than weights ({str(error).splitlines()[0]})") from error
+        raise DataError(
+            f"{checkpoint}: refused, since it holds more than weights ({str(error).splitlines()[0]})"
+        ) from error
     except (RuntimeError, EOFError, ValueError) as error:
         raise DataError(f"{checkpoint}: not a PyTorch checkpoint ({str(error).splitlines()[0]})") from error
     if not isinstance(state, Mapping):
@@ -117,7 +121,9 @@ def _read(checkpoint: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str
 def _rename(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
     unknown = [name for name in state if official_name(name) is None or not isinstance(state[name], Tensor)]
     if unknown:
-        raise DataError(f"{source}: names that the authors' SCALE does not have: {', '.join(sorted(unknown))}")
+        raise DataError(
+            f"{source}: names that the authors' SCALE does not have: {', '.join(sorted(unknown))}"
+        )
     renamed = {}
     for name, value in state.items():
         ours = official_name(name)

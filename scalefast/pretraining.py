@@ -7,6 +7,7 @@ Shapes: `B` videos, 2 sets each, `V` clips a set, `D` backbone feature, `H` widt
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,10 +45,11 @@ class PretrainingLosses:
 class SCALEPretraining(nn.Module):
     """An aggregator with the heads and losses that train it.
 
-    MCM: a quarter of the clips is replaced by a mask token; a head predicts each from the rest of its set, and must find
-    the clip's own target among the targets of all clips of the batch. Targets come from a trainable MLP on the backbone's
-    features. SET: the CLS of a video's two sets must find each other among those of all videos. Head and loss of MCM run
-    on the masked clips only.
+    MCM: a quarter of the clips is replaced by a mask token; a head predicts each from the rest of its set,
+    and must find the clip's own target among the targets of all clips of the batch. Targets come from a
+    trainable MLP on the backbone's
+    features. SET: the CLS of a video's two sets must find each other among those of all videos. Head and loss
+    of MCM run on the masked clips only.
 
     Args:
         model: the aggregator, trained in place.
@@ -74,7 +76,8 @@ class SCALEPretraining(nn.Module):
         super().__init__()
         if min(projection_dim, head_dim, target_dim) < 1 or not temperature > 0 or not 0.0 < mask_ratio < 1.0:
             raise ValueError(
-                "projection_dim, head_dim and target_dim must be at least 1, temperature > 0 and mask_ratio in (0, 1); "
+                "projection_dim, head_dim and target_dim must be at least 1, temperature > 0 and mask_ratio in "
+                "(0, 1); "
                 f"got {projection_dim = }, {head_dim = }, {target_dim = }, {temperature = }, {mask_ratio = }"
             )
         self.projection_dim, self.temperature, self.mask_ratio = projection_dim, temperature, mask_ratio
@@ -106,16 +109,18 @@ class SCALEPretraining(nn.Module):
     ) -> PretrainingLosses:
         """Losses of a batch of video pairs of sets.
 
-        With torch.distributed initialised every rank passes its own videos: keys are gathered from all ranks and the loss
-        is scaled so that gradients averaged over ranks (as DDP does) are those of one process with the whole batch.
+        With torch.distributed initialised every rank passes its own videos: keys are gathered from all ranks
+        and the loss is scaled so that gradients averaged over ranks (as DDP does) are those of one process
+        with the whole batch.
 
         Args:
             features: [B, 2, V, D] floating: two disjoint sets of clips for each video.
             positions: [B, 2, V, 7].
-            mask: bool [B, 2, V], clips to predict; drawn with `mask_ratio` if not given. Masks in padding are ignored.
+            mask: bool [B, 2, V], clips to predict; drawn with `mask_ratio` if not given. Masks in padding are
+                ignored.
             lengths: int [B, 2], clips in each set; the rest is padding. None: all V.
-            rng: seed, step and the videos' global rows [B], for the mask and for dropout; None draws a seed from torch's
-                generator.
+            rng: seed, step and the videos' global rows [B], for the mask and for dropout; None draws a seed
+                from torch's generator.
             group: ranks to gather from; the default group if torch.distributed is initialised.
 
         Raises:
@@ -141,9 +146,15 @@ class SCALEPretraining(nn.Module):
         return PretrainingLosses(loss, mcm_loss, set_loss, mcm_accuracy, set_accuracy, overflow)
 
     def _mcm(
-        self, clips: Tensor, features: Tensor, mask: Tensor, lengths: Tensor | None, group: dist.ProcessGroup | None
+        self,
+        clips: Tensor,
+        features: Tensor,
+        mask: Tensor,
+        lengths: Tensor | None,
+        group: dist.ProcessGroup | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        # On a GPU a static number of rows, so that nothing waits for the count; on CPU exactly the masked ones.
+        # On a GPU a static number of rows, so that nothing waits for the count; on CPU exactly the masked
+        # ones.
         capacity = None
         if clips.is_cuda:
             capacity = kernels.default_capacity(mask.numel(), probability=self.mask_ratio)
@@ -162,7 +173,8 @@ class SCALEPretraining(nn.Module):
         return loss, accuracy, (count > len(rows)).squeeze(0)
 
     def _set(self, cls: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor]:
-        # Each direction against the gathered other side; their mean is the symmetric loss, on any number of ranks.
+        # Each direction against the gathered other side; their mean is the symmetric loss, on any number of
+        # ranks.
         first, second = _unit(self.set_head(cls)).unflatten(0, (-1, 2)).unbind(1)
         own = torch.arange(len(first), device=cls.device) + global_offset(len(first), group)
         forth = kernels.sparse_infonce(first, gather_rows(second, group), own, temperature=self.temperature)
@@ -171,16 +183,27 @@ class SCALEPretraining(nn.Module):
         return global_mean(rows, hits, valid=torch.ones_like(hits), group=group)
 
     def _check(
-        self, features: Tensor, positions: Tensor, mask: Tensor | None, lengths: Tensor | None, rng: RandomState
+        self,
+        features: Tensor,
+        positions: Tensor,
+        mask: Tensor | None,
+        lengths: Tensor | None,
+        rng: RandomState,
     ) -> None:
         if features.ndim != 4 or features.shape[1] != 2:
-            raise ValueError(f"features must be [B, 2, V, D] (two sets of clips a video); got {tuple(features.shape)}")
+            raise ValueError(
+                f"features must be [B, 2, V, D] (two sets of clips a video); got {tuple(features.shape)}"
+            )
         if positions.shape[:3] != features.shape[:3]:
             raise ValueError(f"positions must be {(*features.shape[:3], 7)}; got {tuple(positions.shape)}")
         if mask is not None and (mask.shape != features.shape[:3] or mask.dtype != torch.bool):
-            raise ValueError(f"mask must be bool {tuple(features.shape[:3])}; got {tuple(mask.shape)}, {mask.dtype}")
+            raise ValueError(
+                f"mask must be bool {tuple(features.shape[:3])}; got {tuple(mask.shape)}, {mask.dtype}"
+            )
         if rng.rows.numel() != len(features):
-            raise ValueError(f"rng must have one row for each of {len(features)} videos; got {rng.rows.numel()}")
+            raise ValueError(
+                f"rng must have one row for each of {len(features)} videos; got {rng.rows.numel()}"
+            )
         if lengths is not None:
             if lengths.shape != features.shape[:2]:
                 raise ValueError(f"lengths must be {tuple(features.shape[:2])}; got {tuple(lengths.shape)}")
@@ -188,7 +211,7 @@ class SCALEPretraining(nn.Module):
 
 
 def _unit(rows: Tensor) -> Tensor:
-    """L2-normalised, in fp32 at least: similarities are divided by a small temperature, bf16 would cost two digits."""
+    """L2-normalised, in fp32 at least: the temperature is small, bf16 would cost two digits."""
     rows = rows if rows.dtype == torch.float64 else rows.float()
     return nn.functional.normalize(rows, dim=1)
 
@@ -196,7 +219,7 @@ def _unit(rows: Tensor) -> Tensor:
 def _head(*widths: int) -> nn.Sequential:
     """Bias-free GELU MLP."""
     layers: list[nn.Module] = []
-    for i, (inner, outer) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for i, (inner, outer) in enumerate(itertools.pairwise(widths)):
         layers += [nn.GELU()] if i else []
         layers += [nn.Linear(inner, outer, bias=False)]
     return nn.Sequential(*layers)

@@ -15,13 +15,13 @@ from .reference import philox_words
 
 __all__ = ["RandomState", "Site", "check_seed", "dropout_multiplier", "philox_words", "uniform_bits"]
 
-# Blocks of 8 numbers that are worked on at a time, so that the six int64 buffers stay in cache: 17 ns a block at 2^16,
-# 64 ns at 2^20 (2-core EPYC, Zen 5, 2026-11-21).
+# Blocks of 8 numbers that are worked on at a time, so that the six int64 buffers stay in cache: 17 ns a block
+# at 2^16, 64 ns at 2^20 (2-core EPYC, Zen 5, 2026-11-21).
 _BLOCKS_AT_A_TIME = 1 << 16
 
 
 class Site(IntEnum):
-    """What a number is for: the second counter word. Layer `i` of the transformer adds `i * 16` to the dropout sites."""
+    """What a number is for: the second counter word. Transformer layer `i` adds `i * 16` to the dropout sites."""
 
     VIEW = 1
     MASK = 2
@@ -36,23 +36,29 @@ class Site(IntEnum):
 class RandomState:
     """Where the random numbers of a step come from.
 
-    Seed and step are one tensor on the device, so that a captured CUDA graph can advance them without the host.
+    Seed and step are one tensor on the device, so that a captured CUDA graph can advance them without the
+    host.
     """
 
     state: Tensor
     """int64 [2]: seed and step."""
     rows: Tensor
-    """int64 [S]: the global id of each set (its video's row in the store, or 2 * row + view), the same on any number of ranks."""
+    """int64 [S]: the global id of each set (its video's row in the store, or 2 * row + view), whatever the number
+    of ranks."""
     layer: int = 0
     """Transformer layer whose dropout is drawn."""
 
     def __post_init__(self) -> None:
         if self.state.shape != (2,) or self.state.dtype != torch.int64:
-            raise ValueError(f"state must be int64 [2] = (seed, step); got {self.state.shape = }, {self.state.dtype = }")
+            raise ValueError(
+                f"state must be int64 [2] = (seed, step); got {self.state.shape = }, {self.state.dtype = }"
+            )
         if self.rows.ndim != 1 or self.rows.dtype != torch.int64:
             raise ValueError(f"rows must be int64 [S]; got {self.rows.shape = }, {self.rows.dtype = }")
         if self.rows.device != self.state.device:
-            raise ValueError(f"state and rows must be on one device; got {self.state.device = }, {self.rows.device = }")
+            raise ValueError(
+                f"state and rows must be on one device; got {self.state.device = }, {self.rows.device = }"
+            )
 
     @classmethod
     def create(cls, seed: int, *, step: int = 0, rows: Tensor) -> RandomState:
@@ -86,9 +92,10 @@ def dropout_multiplier(
 ) -> Tensor:
     """What dropout multiplies by: 0 with probability p, else 1 / (1 - p).
 
-    One Philox call serves 8 numbers of 16 bits: number `i` of a set is lane `i mod 8` of block `i div 8`, lanes being the
-    words' 16-bit halves, low half first, read as two's complement; it is dropped when below round(p 2^16) - 2^15.
-    So p is rounded to 1/65536, and the scale uses the rounded p: the expectation is exact, up to the rounding of `dtype`.
+    One Philox call serves 8 numbers of 16 bits: number `i` of a set is lane `i mod 8` of block `i div 8`,
+    lanes being the words' 16-bit halves, low half first, read as two's complement; it is dropped when below
+    round(p 2^16) - 2^15. So p is rounded to 1/65536, and the scale uses the rounded p: the expectation is
+    exact, up to the rounding of `dtype`.
 
     Args:
         rng: seed, step, sets [S].
@@ -122,4 +129,3 @@ def check_seed(seed: int) -> int:
     if not 0 <= seed < 1 << 63:
         raise ValueError(f"a seed must be an integer in [0, 2^63); got {seed = }")
     return seed
-

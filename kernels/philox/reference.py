@@ -5,8 +5,9 @@ Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3
     key     = (seed mod 2^32, seed div 2^32)
     counter = (index, site, row, step)            four 32-bit words
 
-A number is a pure function of (seed, step, row, site, index): which set it belongs to (`row`, global over ranks), what it
-is for (`site`) and where in the set it is (`index`). How sets are packed, batched or spread over ranks cannot change it.
+A number is a pure function of (seed, step, row, site, index): which set it belongs to (`row`, global over
+ranks), what it is for (`site`) and where in the set it is (`index`). How sets are packed, batched or spread
+over ranks cannot change it.
 
 Words are kept in int64 tensors, since PyTorch has no unsigned 32-bit multiply-high.
 """
@@ -54,8 +55,8 @@ def philox_words(seed: Tensor, *, step: Tensor, row: Tensor, site: int, index: T
     c = (row & MASK32).expand(shape).clone()
     d = (step & MASK32).expand(shape).clone()
     p, q = torch.empty_like(a), torch.empty_like(a)
-    # b and d may carry rubbish above bit 31 from one round to the next: they are only ever XORed into a word that is
-    # masked right afterwards. That saves two of twelve passes over memory in each round.
+    # b and d may carry rubbish above bit 31 from one round to the next: they are only ever XORed into a word
+    # that is masked right afterwards. That saves two of twelve passes over memory in each round.
     for key_0, key_1 in rounds:
         torch.mul(a, MULTIPLIER_0, out=p)
         torch.mul(c, MULTIPLIER_1, out=q)

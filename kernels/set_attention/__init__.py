@@ -36,12 +36,14 @@ def set_attention(
 
     Args:
         q, k, v: [B, N, h, d] padded, or [T, h, d] packed; one floating dtype, one device.
-        lengths: int [B], tokens in each set, CLS included. Padded form: the rest is padding, whose output is 0 and whose
-            content does not matter; None means all N. Packed form: needed unless `layout` is given.
+        lengths: int [B], tokens in each set, CLS included. Padded form: the rest is padding, whose output is
+            0 and whose content does not matter; None means all N. Packed form: needed unless `layout` is
+            given.
         layout: packed form only, a `SetLayout` built once for all layers.
         dropout_p: probability in [0, 1) with which an attention weight is dropped.
         rng: where dropout is drawn from (one row a set); needed if `dropout_p` > 0.
-        attention_backend: "reference", "sdpa" (torch's fused attention: dense sets without dropout), or "auto".
+        attention_backend: "reference", "sdpa" (torch's fused attention: dense sets without dropout), or
+            "auto".
 
     Returns:
         The shape and dtype of q.
@@ -60,7 +62,9 @@ def set_attention(
         _refuse_sdpa(attention_backend, dense=False, dropout_p=dropout_p)
         return reference.packed_attention(q, k, v, layout=layout, dropout_p=dropout_p, rng=rng)
     if layout is not None:
-        raise ValueError("layout goes with packed [T, h, d] tensors; give lengths with padded [B, N, h, d] ones")
+        raise ValueError(
+            "layout goes with packed [T, h, d] tensors; give lengths with padded [B, N, h, d] ones"
+        )
     _check_lengths(lengths, q)
     _check_dropout(dropout_p, rng, sets=q.shape[0], tokens=q.shape[1])
     _refuse_sdpa(attention_backend, dense=lengths is None, dropout_p=dropout_p)
@@ -73,7 +77,9 @@ def set_attention(
 
 def _check_tensors(q: Tensor, k: Tensor, v: Tensor, *, packed: bool) -> None:
     if q.ndim not in (3, 4) or not q.is_floating_point():
-        raise ValueError(f"q must be floating, [B, N, h, d] or packed [T, h, d]; got {q.shape = }, {q.dtype = }")
+        raise ValueError(
+            f"q must be floating, [B, N, h, d] or packed [T, h, d]; got {q.shape = }, {q.dtype = }"
+        )
     if not q.shape == k.shape == v.shape:
         raise ValueError(f"q, k and v must have one shape; got {q.shape = }, {k.shape = }, {v.shape = }")
     if not q.dtype == k.dtype == v.dtype:
@@ -99,7 +105,9 @@ def _check_lengths(lengths: Tensor | None, q: Tensor) -> None:
     if lengths is None:
         return
     if lengths.shape != q.shape[:1] or lengths.is_floating_point() or lengths.dtype == torch.bool:
-        raise ValueError(f"lengths must be integers [{q.shape[0]}]; got {lengths.shape = }, {lengths.dtype = }")
+        raise ValueError(
+            f"lengths must be integers [{q.shape[0]}]; got {lengths.shape = }, {lengths.dtype = }"
+        )
     if lengths.device.type == "cpu" and lengths.numel():
         low, high = int(lengths.min()), int(lengths.max())
         if low < 0 or high > q.shape[1]:
@@ -114,11 +122,14 @@ def _check_dropout(dropout_p: float, rng: RandomState | None, *, sets: int, toke
     if rng.rows.numel() != sets:
         raise ValueError(f"rng must have one row for each of {sets} sets; got {rng.rows.numel()}")
     if tokens > reference.MAX_DROPOUT_TOKENS:
-        raise ValueError(f"attention dropout serves sets of up to {reference.MAX_DROPOUT_TOKENS} tokens; got {tokens}")
+        raise ValueError(
+            f"attention dropout serves sets of up to {reference.MAX_DROPOUT_TOKENS} tokens; got {tokens}"
+        )
 
 
 def _refuse_sdpa(backend: str, *, dense: bool, dropout_p: float) -> None:
     if backend == "sdpa" and (not dense or dropout_p > 0.0):
         raise ValueError(
-            "attention_backend='sdpa' serves dense sets without dropout here; use 'auto' or 'reference' for lengths or dropout"
+            "attention_backend='sdpa' serves dense sets without dropout here; "
+            "use 'auto' or 'reference' for lengths or dropout"
         )

@@ -16,11 +16,12 @@ from .layout import SetLayout
 __all__ = ["MAX_DROPOUT_TOKENS", "attention_dropout", "packed_attention", "padded_attention"]
 
 MAX_DROPOUT_TOKENS = 4096
-"""Longest set that attention dropout numbers: head, query and key share one 32-bit index, 12 bits each for the last two."""
+"""Longest set that attention dropout numbers: head, query and key share one 32-bit index, 12 bits each for the
+last two."""
 
 
 def attention_dropout(rng: RandomState, *, heads: int, tokens: int, p: float, dtype: torch.dtype) -> Tensor:
-    """Multipliers [B, h, N, N]: the number of (head, query, key) is (head 2^24 + query 2^12 + key), lanes of 8 along keys.
+    """Multipliers [B, h, N, N]: (head, query, key) has the number head 2^24 + query 2^12 + key, lanes along keys.
 
     It depends on nothing else, so padding and packing leave it alone.
     """
@@ -36,7 +37,7 @@ def attention_dropout(rng: RandomState, *, heads: int, tokens: int, p: float, dt
 def padded_attention(
     q: Tensor, k: Tensor, v: Tensor, *, lengths: Tensor | None, dropout_p: float, rng: RandomState | None
 ) -> Tensor:
-    """`softmax(q k^T / sqrt(d)) v` for [B, N, h, d]; keys at or beyond a set's length get weight 0, such queries output 0."""
+    """`softmax(q k^T / sqrt(d)) v` for [B, N, h, d]; keys beyond a set's length weigh 0, such queries give 0."""
     tokens = q.shape[1]
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))  # [B, h, N, d]
     scores = (q @ k.transpose(-2, -1)) * (1.0 / math.sqrt(q.shape[-1]))

@@ -38,23 +38,32 @@ def embed_sets(
     if x.ndim != 3 or not x.is_floating_point():
         raise ValueError(f"x must be floating [B, V, H]; got {x.shape = }, {x.dtype = }")
     if position_embeddings.shape != x.shape:
-        raise ValueError(f"position_embeddings must have x's shape {tuple(x.shape)}; got {position_embeddings.shape = }")
+        raise ValueError(
+            f"position_embeddings must have x's shape {tuple(x.shape)}; got {position_embeddings.shape = }"
+        )
     if mask is not None and (mask.shape != x.shape[:2] or mask.dtype != torch.bool):
         raise ValueError(f"mask must be bool {tuple(x.shape[:2])}; got {mask.shape = }, {mask.dtype = }")
     for name, token in (("mask_token", mask_token), ("cls_token", cls_token)):
         if token.numel() != x.shape[2] or token.shape[-1:] != x.shape[2:]:
-            raise ValueError(f"{name} must hold H = {x.shape[2]} numbers in its last dimension; got {tuple(token.shape)}")
-    _same_device(x=x, position_embeddings=position_embeddings, mask=mask, mask_token=mask_token, cls_token=cls_token)
+            raise ValueError(
+                f"{name} must hold H = {x.shape[2]} numbers in its last dimension; got {tuple(token.shape)}"
+            )
+    _same_device(
+        x=x, position_embeddings=position_embeddings, mask=mask, mask_token=mask_token, cls_token=cls_token
+    )
     return reference.embed_sets(x, position_embeddings, mask, mask_token.reshape(-1), cls_token.reshape(-1))
 
 
-def gather_masked(tokens: Tensor, mask: Tensor, *, capacity: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+def gather_masked(
+    tokens: Tensor, mask: Tensor, *, capacity: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """`tokens[mask]`, compacted into a fixed number of rows: what lets a head run on the masked quarter only.
 
     Args:
         tokens: [B, V, H], floating.
         mask: bool [B, V].
-        capacity: C, the rows of the result; None takes exactly the masked ones, which reads their number back to the host.
+        capacity: C, the rows of the result; None takes exactly the masked ones, which reads their number back
+            to the host.
 
     Returns:
         rows [C, H]: the masked tokens in order, zeros behind them;

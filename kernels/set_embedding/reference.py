@@ -27,21 +27,25 @@ def embed_sets(
 def default_capacity(tokens: int, *, probability: float) -> int:
     """Rows that hold the masked tokens of a Bernoulli draw: mean + 6 sigma, rounded up to 64, at most all.
 
-    Six sigma: one step in about 10^9 overflows, and an overflow is flagged (`count > capacity`), never silent.
+    Six sigma: one step in about 10^9 overflows, and an overflow is flagged (`count > capacity`), never
+    silent.
     """
     mean = tokens * probability
     wanted = mean + 6 * math.sqrt(tokens * probability * (1 - probability))
     return min(tokens, 64 * math.ceil(wanted / 64))
 
 
-def gather_masked(tokens: Tensor, mask: Tensor, *, capacity: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+def gather_masked(
+    tokens: Tensor, mask: Tensor, *, capacity: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Rows of `tokens` at which `mask` holds, in order; see the public function."""
     flat, chosen = tokens.reshape(-1, tokens.shape[-1]), mask.reshape(-1)
     count = chosen.sum(dtype=torch.int32).reshape(1)
     if capacity is None:  # the exact number: reads the count back, so not for captured steps
         index = chosen.nonzero().squeeze(1)
         return flat[index], index, count
-    # The r-th masked token goes to row r, everything else to a spare last row that is cut off: no host synchronisation.
+    # The r-th masked token goes to row r, everything else to a spare last row that is cut off: no host
+    # synchronisation.
     rank = torch.cumsum(chosen, dim=0) - 1
     target = torch.where(chosen & (rank < capacity), rank, capacity)
     index = torch.full((capacity + 1,), -1, dtype=torch.int64, device=tokens.device)
@@ -49,5 +53,9 @@ def gather_masked(tokens: Tensor, mask: Tensor, *, capacity: int | None = None) 
     index = index[:capacity]
     filled = torch.arange(capacity, device=tokens.device) < count
     index = torch.where(filled, index, -1)
-    rows = flat[index.clamp(min=0)] * filled[:, None].to(flat.dtype) if flat.shape[0] else flat.new_zeros(capacity, flat.shape[1])
+    rows = (
+        flat[index.clamp(min=0)] * filled[:, None].to(flat.dtype)
+        if flat.shape[0]
+        else flat.new_zeros(capacity, flat.shape[1])
+    )
     return rows, index, count

@@ -26,7 +26,7 @@ class InfoNCE:
     rows: Tensor
     """[M], nats: each row's loss; 0 where its positive is -1. Differentiable."""
     top1: Tensor
-    """Bool [M]: the positive has the highest logit of the row (in the symmetric form: of its row and its column)."""
+    """Bool [M]: the positive has the highest logit of its row (in the symmetric form: and of its column)."""
     positive_logit: Tensor
     """[M]: similarity / temperature of the positive; no gradient."""
 
@@ -51,7 +51,8 @@ def sparse_infonce(
         positives: int64 [M], index of each query's key; -1 = the row counts for nothing.
         temperature: > 0, a number, or a 0-d tensor if it is learned.
         normalize: divide queries and keys by their L2 norm first.
-        symmetric: M = N and `positives` a permutation: the mean of both directions (keys against queries too).
+        symmetric: M = N and `positives` a permutation: the mean of both directions (keys against queries
+            too).
         query_groups, key_groups: int64 [M] and [N], for example video ids; -1 belongs to no group.
         same_group: what keys of the query's own group are: "exclude" leaves them out (the positive excepted),
             "positive" makes them positives too (mean over positives, as in SupCon, arXiv 2004.11362).
@@ -60,8 +61,8 @@ def sparse_infonce(
         `InfoNCE`; computed in fp32 (fp64 for fp64 inputs) whatever the input dtype is.
 
     Raises:
-        ValueError: shapes, dtypes or devices do not fit, temperature <= 0; on CPU also a positive out of range, or one
-            that is no permutation where `symmetric`.
+        ValueError: shapes, dtypes or devices do not fit, temperature <= 0; on CPU also a positive out of
+            range, or one that is no permutation where `symmetric`.
     """
     _check(queries, keys, positives, symmetric=symmetric)
     _check_groups(queries, keys, query_groups, key_groups, same_group)
@@ -86,7 +87,13 @@ def _both_directions(
     inverse = torch.empty_like(positives)
     inverse[positives] = torch.arange(len(positives), device=positives.device)
     other = infonce_rows(
-        keys, queries, inverse, temperature=t, query_groups=key_groups, key_groups=query_groups, same_group=same_group
+        keys,
+        queries,
+        inverse,
+        temperature=t,
+        query_groups=key_groups,
+        key_groups=query_groups,
+        same_group=same_group,
     )
     return RowStatistics(
         0.5 * (one.rows + other.rows[positives]), one.top1 & other.top1[positives], one.positive_logit
@@ -101,10 +108,13 @@ def _check(queries: Tensor, keys: Tensor, positives: Tensor, *, symmetric: bool)
             f"keys must be [N, {queries.shape[1]}] of {queries.dtype}; got {keys.shape = }, {keys.dtype = }"
         )
     if positives.shape != queries.shape[:1] or positives.dtype != torch.int64:
-        raise ValueError(f"positives must be int64 [{queries.shape[0]}]; got {positives.shape = }, {positives.dtype = }")
+        raise ValueError(
+            f"positives must be int64 [{queries.shape[0]}]; got {positives.shape = }, {positives.dtype = }"
+        )
     if not queries.device == keys.device == positives.device:
         raise ValueError(
-            f"all tensors must be on one device; got {queries.device = }, {keys.device = }, {positives.device = }"
+            "all tensors must be on one device; "
+            f"got {queries.device = }, {keys.device = }, {positives.device = }"
         )
     if symmetric and queries.shape != keys.shape:
         raise ValueError(f"symmetric needs as many keys as queries; got {queries.shape = }, {keys.shape = }")
@@ -128,7 +138,8 @@ def _check_groups(
             groups.shape != rows.shape[:1] or groups.dtype != torch.int64 or groups.device != rows.device
         ):
             raise ValueError(
-                f"{name} must be int64 [{rows.shape[0]}] on {rows.device}; got {tuple(groups.shape)}, {groups.dtype}, {groups.device}"
+                f"{name} must be int64 [{rows.shape[0]}] on {rows.device}; "
+                f"got {tuple(groups.shape)}, {groups.dtype}, {groups.device}"
             )
 
 
@@ -136,7 +147,8 @@ def _temperature(temperature: float | Tensor, queries: Tensor) -> Tensor:
     if isinstance(temperature, Tensor):
         if temperature.numel() != 1 or temperature.device != queries.device:
             raise ValueError(
-                f"temperature must be one number on {queries.device}; got {temperature.shape = }, {temperature.device = }"
+                f"temperature must be one number on {queries.device}; "
+                f"got {temperature.shape = }, {temperature.device = }"
             )
         if temperature.device.type == "cpu" and not float(temperature.detach()) > 0:
             raise ValueError(f"temperature must be > 0; got {float(temperature.detach())}")

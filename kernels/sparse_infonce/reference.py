@@ -1,14 +1,15 @@
 """Sparse-output InfoNCE in plain PyTorch: the specification.
 
-Shapes: `M` queries, `N` keys, `D` feature. Logits live one tile of rows at a time: memory is O((M + N) D + tile).
+Shapes: `M` queries, `N` keys, `D` feature. Logits live one tile of rows at a time: memory is O((M + N) D +
+tile).
 
 Row i, with s_ij = q_i . k_j / T and A_i the keys that count for it:
 
     loss_i = log sum_{j in A_i} exp s_ij - mean_{j in P_i} s_ij
     d loss_i / d s_ij = p_ij - [j in P_i] / |P_i|,     p_ij = exp(s_ij - lse_i)
 
-`P_i` is {positive_i}; with `same_group="positive"` also all keys of the query's group. `A_i` is every key; with
-`same_group="exclude"` without the keys of the query's group, the positive excepted.
+`P_i` is {positive_i}; with `same_group="positive"` also all keys of the query's group. `A_i` is every key;
+with `same_group="exclude"` without the keys of the query's group, the positive excepted.
 """
 
 from __future__ import annotations
@@ -49,7 +50,12 @@ class _Tile(NamedTuple):
 
 
 def _pairs(
-    rows: slice, positives: Tensor, query_groups: Tensor | None, key_groups: Tensor | None, same_group: str, dtype: torch.dtype
+    rows: slice,
+    positives: Tensor,
+    query_groups: Tensor | None,
+    key_groups: Tensor | None,
+    same_group: str,
+    dtype: torch.dtype,
 ) -> _Tile:
     if query_groups is None or key_groups is None:
         return _Tile(None, None)
@@ -63,7 +69,7 @@ def _pairs(
 
 
 class _InfoNCERows(torch.autograd.Function):
-    """Rows of the one-directional loss; the backward computes each tile of logits again instead of keeping it."""
+    """Rows of the one-directional loss; the backward computes each tile of logits anew and keeps none."""
 
     @staticmethod
     def forward(
@@ -85,7 +91,8 @@ class _InfoNCERows(torch.autograd.Function):
                 logits.masked_fill_(pairs.left_out, float("-inf"))
             if pairs.positives is not None:
                 target[rows] = (logits * pairs.positives).sum(1)
-            # The positive's logit is taken from the tile, so that the same rounding stands on both sides of the comparison.
+            # The positive's logit is taken from the tile, so that the same rounding stands on both sides of
+            # the comparison.
             at_own = logits.gather(1, positives[rows].clamp(min=0)[:, None]).squeeze(1)
             highest = logits.amax(1)
             top1[rows] = at_own >= highest

@@ -33,7 +33,8 @@ def sample_views(
         features [B, 2, V, D] and positions [B, 2, V, 7].
 
     Raises:
-        ValueError: shapes, dtypes or devices do not fit; fewer than 2V clips; on CPU also a row outside the bank.
+        ValueError: shapes, dtypes or devices do not fit; fewer than 2V clips; on CPU also a row outside the
+            bank.
     """
     if bank.ndim != 3 or not bank.is_floating_point():
         raise ValueError(f"bank must be floating [N, C, D]; got {bank.shape = }, {bank.dtype = }")
@@ -43,12 +44,13 @@ def sample_views(
         raise ValueError(f"rows must be int64 [B]; got {rows.shape = }, {rows.dtype = }")
     if views < 1 or 2 * views > bank.shape[1]:
         raise ValueError(
-            f"two disjoint sets of {views = } clips need {2 * views} clips a video; the bank has {bank.shape[1]}"
+            f"two disjoint sets of {views = } clips need {2 * views} clips a video; "
+            f"the bank has {bank.shape[1]}"
         )
     if not bank.device == positions.device == rows.device == rng.state.device:
         raise ValueError(
-            f"all tensors must be on one device; got {bank.device = }, {positions.device = }, {rows.device = }, "
-            f"{rng.state.device = }"
+            f"all tensors must be on one device; got {bank.device = }, {positions.device = }, "
+            f"{rows.device = }, {rng.state.device = }"
         )
     if rows.device.type == "cpu" and rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < len(bank):
         raise ValueError(f"rows must be in [0, {len(bank)}); got {int(rows.min())} to {int(rows.max())}")

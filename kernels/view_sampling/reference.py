@@ -16,8 +16,8 @@ __all__ = ["draw_views", "sample_views"]
 def draw_views(rng: RandomState, *, clips: int, views: int) -> Tensor:
     """Which clips: int64 [B, 2, V], distinct within a video.
 
-    Every clip gets a Philox word (site VIEW, index = clip); the 2V smallest are taken, in order, ties by index: the
-    first V are view 0, the next V view 1. That is a uniform draw without replacement.
+    Every clip gets a Philox word (site VIEW, index = clip); the 2V smallest are taken, in order, ties by
+    index: the first V are view 0, the next V view 1. That is a uniform draw without replacement.
     """
     words = uniform_bits(rng, site=Site.VIEW, count=clips)
     order = torch.argsort(words, dim=1, stable=True)

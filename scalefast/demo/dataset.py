@@ -1,4 +1,4 @@
-"""The demo's data set on disk: rendered action videos, encoded as H.264, in `train/` and `test/` class folders."""
+"""The demo's data set on disk: rendered action videos in H.264, in `train/` and `test/` class folders."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ def render_set(folder: str | os.PathLike[str], demo: DemoSet, *, workers: int | 
         parent.mkdir(parents=True, exist_ok=True)
     if jobs:
         # spawn: a fork of a process in which torch has started its threads can hang.
-        with ProcessPoolExecutor(workers or len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(
+            workers or len(os.sched_getaffinity(0)), mp_context=get_context("spawn")
+        ) as pool:
             for _ in pool.map(_render_one, jobs, chunksize=4):
                 pass
     return root
@@ -108,7 +110,7 @@ def _render_one(job: tuple[int, str, str, int, Path]) -> None:
 
 
 def _claim(root: Path, demo: DemoSet) -> None:
-    """Write down what the folder is for before anything is rendered, or refuse a folder that is for something else."""
+    """Write down what the folder is for before anything is rendered, or refuse one that is for something else."""
     wanted = {
         "renderer": _RENDERER,
         "seed": demo.seed,
@@ -124,7 +126,9 @@ def _claim(root: Path, demo: DemoSet) -> None:
         try:
             found = json.loads(record.read_text())
         except ValueError as error:
-            raise InputError(f"{record}: not readable JSON; give another folder, or delete this one") from error
+            raise InputError(
+                f"{record}: not readable JSON; give another folder, or delete this one"
+            ) from error
         if found != wanted:
             raise InputError(f"{root}: holds another demo set ({found}), not {wanted}; give another folder")
         return

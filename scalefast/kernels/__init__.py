@@ -5,8 +5,8 @@
     sparse_infonce                kernels/sparse_infonce
     sample_views                  kernels/view_sampling
 
-`backend()` says which implementation serves which op on a device, and why. The sources lie in the top-level folder
-`kernels/`, reached as `scalefast.kernels.ops`; that folder is never imported by its own name.
+`backend()` says which implementation serves which op on a device, and why. The sources lie in the top-level
+folder `kernels/`, reached as `scalefast.kernels.ops`; that folder is never imported by its own name.
 """
 
 from __future__ import annotations

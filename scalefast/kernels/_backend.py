@@ -27,8 +27,8 @@ class OpBackend:
 def backend(device: str | torch.device | None = None) -> dict[str, OpBackend]:
     """The implementation of every op on a device (default: CUDA if there is one, else CPU), and why.
 
-    `SCALEFAST_BACKEND` = `auto` (default) or `reference` chooses; anything that this version cannot serve is refused
-    rather than replaced.
+    `SCALEFAST_BACKEND` = `auto` (default) or `reference` chooses; anything that this version cannot serve is
+    refused rather than replaced.
 
     Raises:
         ValueError: `SCALEFAST_BACKEND` names an implementation that is not there.
@@ -39,10 +39,12 @@ def backend(device: str | torch.device | None = None) -> dict[str, OpBackend]:
     wish = os.environ.get("SCALEFAST_BACKEND", "auto")
     if wish not in ("auto", "reference"):
         raise ValueError(
-            f"SCALEFAST_BACKEND={wish!r} is not available: this version has the reference implementation alone; "
-            "use 'auto' or 'reference'"
+            f"SCALEFAST_BACKEND={wish!r} is not available: this version has the reference implementation "
+            "alone; use 'auto' or 'reference'"
         )
     reason = (
-        "SCALEFAST_BACKEND=reference" if wish == "reference" else "plain PyTorch, the only implementation in this version"
+        "SCALEFAST_BACKEND=reference"
+        if wish == "reference"
+        else "plain PyTorch, the only implementation in this version"
     )
     return {op: OpBackend(op, str(device), "reference", reason) for op in OPS}

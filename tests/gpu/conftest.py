@@ -1,4 +1,4 @@
-"""Tests that need a CUDA device: skipped without one, run by `make gpu` with torch, numpy and pytest alone."""
+"""Tests that need a CUDA device (`make gpu`), skipped without one; they use torch, numpy and pytest alone."""
 
 from __future__ import annotations
 

@@ -11,12 +11,20 @@ from scalefast import kernels
 from scalefast.kernels import RandomState, SetLayout
 from scalefast.kernels.ops.philox import Site, dropout_multiplier
 
-LENGTHS = {"one set of one": [1], "ragged": [9, 1, 4, 7, 9], "with an empty set": [3, 0, 5], "primes": [13, 11, 2], "long": [130, 17]}
+LENGTHS = {
+    "one set of one": [1],
+    "ragged": [9, 1, 4, 7, 9],
+    "with an empty set": [3, 0, 5],
+    "primes": [13, 11, 2],
+    "long": [130, 17],
+}
 
 
 def make(lengths, heads, dim, dtype, seed=0):
     g = torch.Generator().manual_seed(seed)
-    return [torch.randn(sum(lengths), heads, dim, generator=g, dtype=torch.float64).to(dtype) for _ in range(3)]
+    return [
+        torch.randn(sum(lengths), heads, dim, generator=g, dtype=torch.float64).to(dtype) for _ in range(3)
+    ]
 
 
 def one_by_one(q, k, v, lengths, p=0.0, rng=None):
@@ -42,7 +50,11 @@ def single_dropout(rng, i, head, n, p):
     rows = []
     for query in range(n):
         blocks = ((head << 24) + (query << 12)) // 8 + torch.arange(-(-n // 8))
-        rows.append(dropout_multiplier(one, site=Site.ATTENTION_DROPOUT, blocks=blocks, p=p, dtype=torch.float64)[0, :n])
+        rows.append(
+            dropout_multiplier(one, site=Site.ATTENTION_DROPOUT, blocks=blocks, p=p, dtype=torch.float64)[
+                0, :n
+            ]
+        )
     return torch.stack(rows)
 
 
@@ -70,7 +82,9 @@ def test_packed_and_padded_outputs_and_gradients(lengths, dtype, p, agree):
 
     truth = run([t.double() for t in qkv], lambda *t: one_by_one(*t, lengths, p, rng))
     eager = run(qkv, lambda *t: one_by_one(*t, lengths, p, rng))
-    packed = run(qkv, lambda *t: kernels.set_attention(*t, lengths=torch.tensor(lengths), dropout_p=p, rng=rng))
+    packed = run(
+        qkv, lambda *t: kernels.set_attention(*t, lengths=torch.tensor(lengths), dropout_p=p, rng=rng)
+    )
     longest = max(lengths) + 2
     keep = torch.cat([i * longest + torch.arange(n) for i, n in enumerate(lengths)])
 
@@ -103,7 +117,9 @@ def test_layout_is_reused_and_knows_its_tokens():
     assert layout.set_of_token().tolist() == [0, 0, 2, 2, 2]
     assert layout.slot_of_token().tolist() == [0, 1, 0, 1, 2]
     q, k, v = make([2, 0, 3], 1, 4, torch.float32)
-    assert torch.equal(kernels.set_attention(q, k, v, layout=layout), kernels.set_attention(q, k, v, lengths=lengths))
+    assert torch.equal(
+        kernels.set_attention(q, k, v, layout=layout), kernels.set_attention(q, k, v, lengths=lengths)
+    )
 
 
 def test_many_sets_and_the_same_bits_twice():
@@ -135,7 +151,7 @@ def test_bad_input_is_named():
         attend(q, q, q, layout=SetLayout.from_lengths(torch.tensor([3, 3])))
     with pytest.raises(ValueError, match=r"dropout_p = 0.1 needs rng"):
         attend(q, q, q, dropout_p=0.1)
-    with pytest.raises(ValueError, match="dropout_p = 1.0"):
+    with pytest.raises(ValueError, match=r"dropout_p = 1\.0"):
         attend(q, q, q, dropout_p=1.0)
     with pytest.raises(ValueError, match="one row for each of 2 sets; got 3"):
         attend(q, q, q, dropout_p=0.1, rng=RandomState.create(0, rows=torch.arange(3)))

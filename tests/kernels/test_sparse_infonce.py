@@ -46,18 +46,31 @@ def dense(q, k, positives, t, *, normalize, groups=None, same_group="exclude"):
 @pytest.mark.parametrize("normalize", [False, True], ids=["raw", "normalised"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_rows_and_every_gradient(shape, normalize, grouped, monkeypatch):
-    monkeypatch.setattr("scalefast.kernels.ops.sparse_infonce.reference._TILE_ELEMENTS", 3 * shape[1])  # several tiles
+    monkeypatch.setattr(
+        "scalefast.kernels.ops.sparse_infonce.reference._TILE_ELEMENTS", 3 * shape[1]
+    )  # several tiles
     q, k, positives, groups = make(*shape)
     t = torch.tensor(0.3, dtype=torch.float64)
     mine = [x.clone().requires_grad_() for x in (q, k, t)]
     truth = [x.clone().requires_grad_() for x in (q, k, t)]
-    extra = {} if grouped is None else {"query_groups": groups[0], "key_groups": groups[1], "same_group": grouped}
-    out = kernels.sparse_infonce(mine[0], mine[1], positives, temperature=mine[2], normalize=normalize, **extra)
+    extra = (
+        {} if grouped is None else {"query_groups": groups[0], "key_groups": groups[1], "same_group": grouped}
+    )
+    out = kernels.sparse_infonce(
+        mine[0], mine[1], positives, temperature=mine[2], normalize=normalize, **extra
+    )
     rows, _ = dense(
-        *truth[:2], positives, truth[2], normalize=normalize, groups=groups if grouped else None, same_group=grouped or "exclude"
+        *truth[:2],
+        positives,
+        truth[2],
+        normalize=normalize,
+        groups=groups if grouped else None,
+        same_group=grouped or "exclude",
     )
     torch.testing.assert_close(out.rows, rows, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(out.loss, rows.sum() / max(1, int((positives >= 0).sum())), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        out.loss, rows.sum() / max(1, int((positives >= 0).sum())), rtol=1e-12, atol=1e-12
+    )
     weight = torch.randn(len(rows), generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     out.rows.backward(weight)
     rows.backward(weight)
@@ -76,7 +89,9 @@ def test_low_precision_is_no_worse_than_eager(dtype, agree):
         return loss.detach(), a.grad, b.grad
 
     def eager(a, b):
-        return F.cross_entropy(F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / 0.2, positives, ignore_index=-1)
+        return F.cross_entropy(
+            F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / 0.2, positives, ignore_index=-1
+        )
 
     def ours(a, b):
         return kernels.sparse_infonce(a, b, positives, temperature=0.2, normalize=True).loss
@@ -136,7 +151,9 @@ def test_frozen_keys_get_no_gradient_and_the_queries_get_the_same():
 
 def test_large_logits_do_not_overflow():
     q = torch.full((2, 3), 100.0, requires_grad=True)
-    out = kernels.sparse_infonce(q, torch.tensor([[100.0] * 3, [-100.0] * 3]), torch.tensor([0, 1]), temperature=0.01)
+    out = kernels.sparse_infonce(
+        q, torch.tensor([[100.0] * 3, [-100.0] * 3]), torch.tensor([0, 1]), temperature=0.01
+    )
     out.loss.backward()
     assert torch.isfinite(out.loss) and torch.isfinite(q.grad).all() and out.rows[0] == 0
 

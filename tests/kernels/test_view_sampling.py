@@ -19,7 +19,11 @@ def bank(videos, clips, dim=3):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    videos=st.integers(1, 9), clips=st.integers(2, 20), data=st.data(), seed=st.integers(0, 2**62), step=st.integers(0, 10**6)
+    videos=st.integers(1, 9),
+    clips=st.integers(2, 20),
+    data=st.data(),
+    seed=st.integers(0, 2**62),
+    step=st.integers(0, 10**6),
 )
 def test_two_disjoint_sets_of_the_right_video(videos, clips, data, seed, step):
     views = data.draw(st.integers(1, clips // 2))
@@ -46,8 +50,12 @@ def test_every_clip_is_drawn_equally_often():
 def test_steps_differ_and_dtypes_are_kept():
     features, positions = bank(4, 16)
     rows = torch.arange(4)
-    one, _ = kernels.sample_views(features.half(), positions, rows, views=8, rng=RandomState.create(0, step=1, rows=rows))
-    two, _ = kernels.sample_views(features.half(), positions, rows, views=8, rng=RandomState.create(0, step=2, rows=rows))
+    one, _ = kernels.sample_views(
+        features.half(), positions, rows, views=8, rng=RandomState.create(0, step=1, rows=rows)
+    )
+    two, _ = kernels.sample_views(
+        features.half(), positions, rows, views=8, rng=RandomState.create(0, step=2, rows=rows)
+    )
     assert one.dtype == torch.float16 and not torch.equal(one, two)
 
 
@@ -55,7 +63,9 @@ def test_bad_input_is_named():
     features, positions = bank(4, 6)
     rows = torch.arange(4)
     rng = RandomState.create(0, rows=rows)
-    with pytest.raises(ValueError, match="two disjoint sets of views = 4 clips need 8 clips a video; the bank has 6"):
+    with pytest.raises(
+        ValueError, match="two disjoint sets of views = 4 clips need 8 clips a video; the bank has 6"
+    ):
         kernels.sample_views(features, positions, rows, views=4, rng=rng)
     with pytest.raises(ValueError, match=r"rows must be in \[0, 4\); got 1 to 4"):
         kernels.sample_views(features, positions, rows + 1, views=2, rng=rng)

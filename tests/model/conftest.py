@@ -1,4 +1,4 @@
-"""An independent, plain implementation of the authors' SCALE in their own parameter names: the oracle of these tests."""
+"""An independent, plain implementation of the authors' SCALE in their parameter names: the tests' oracle."""
 
 from __future__ import annotations
 
