@@ -60,8 +60,8 @@ class ClipRecipe:
             raise _wrong(f"expected size <= low <= high, got {self.size = }, {self.short_side = }")
 
     def span(self, fps: float) -> float:
-        """Length of a clip in frames of a video with `fps` frames per second (64 at 30 fps, 53.3 at 25)."""
-        return self.num_frames * self.stride * fps / self.nominal_fps
+        """Length of a clip in frames of a video with `fps` frames per second: 64 at 30, 53.3 at 25, at least 1."""
+        return max(self.num_frames * self.stride * fps / self.nominal_fps, 1.0)
 
     def is_short(self, *, num_frames: int, fps: float) -> bool:
         """Whether a video is too short for one clip, so that its last frame would be repeated."""
