@@ -57,8 +57,8 @@ class PretrainConfig:
     """Decides initial weights, batch order, view sampling, masks and dropout."""
 
     precision: Precision = "auto"
-    """Arithmetic of the forward and backward pass; "auto" is bf16 on GPUs and CPUs that are fast in it, "
-    "else fp32."""
+    """Arithmetic of the forward and backward pass; "auto" is bf16 on GPUs and CPUs that are fast in it,
+    else fp32."""
 
     hidden_dim: int = 256
     """Width of the aggregator, a multiple of 32 (the width of an attention head)."""
@@ -91,8 +91,8 @@ class PretrainConfig:
     """Steps from one line of the log to the next; a line holds the mean over those steps."""
 
     checkpoint_every: int | None = None
-    """Steps from one resume checkpoint to the next; None saves one about every minute. The last step is "
-    "always saved."""
+    """Steps from one resume checkpoint to the next; None saves one about every minute. The last step is
+    always saved."""
 
     def __post_init__(self) -> None:
         for name, least in _WHOLE.items():
@@ -112,8 +112,8 @@ class PretrainConfig:
             raise InputError(f"precision must be 'auto', 'fp32' or 'bf16', not {self.precision!r}")
 
     def replace(self, **changes: Any) -> PretrainConfig:
-        """The same configuration with some fields changed, checked again; an unknown field is an "
-        "`InputError`."""
+        """The same configuration with some fields changed, checked again; an unknown field is an
+        `InputError`."""
         return PretrainConfig.from_dict({**self.to_dict(), **changes})
 
     def to_dict(self) -> dict[str, Any]:

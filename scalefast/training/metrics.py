@@ -1,5 +1,5 @@
-"""Losses of the steps since the last line of the log, left on the device until somebody wants to read "
-"them."""
+"""Losses of the steps since the last line of the log, left on the device until somebody wants to read
+them."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ class Meter:
         return self._rows
 
     def mean(self) -> dict[str, float]:
-        """Mean of every metric over those steps, which are then forgotten; the arithmetic is that of "
-        "Python floats."""
+        """Mean of every metric over those steps, which are then forgotten; the arithmetic is that of
+        Python floats."""
         rows = self.read()
         means = {name: math.fsum(row[i] for row in rows) / len(rows) for i, name in enumerate(METRICS)}
         self._rows = []

@@ -1,5 +1,5 @@
-"""What a run tells the user while it trains: a bar on a terminal, plain lines elsewhere, nothing in "
-"other processes."""
+"""What a run tells the user while it trains: a bar on a terminal, plain lines elsewhere, nothing in
+other processes."""
 
 from __future__ import annotations
 

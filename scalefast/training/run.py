@@ -31,8 +31,8 @@ class Run:
     """The resolved configuration."""
 
     record: dict[str, Any]
-    """run.json: `config`, `model` (arguments of SCALE), `store` (sizes, checksums, provenance), "
-    "`versions`."""
+    """run.json: `config`, `model` (arguments of SCALE), `store` (sizes, checksums, provenance),
+    `versions`."""
 
     @property
     def finished(self) -> bool:

@@ -24,8 +24,8 @@ def learning_rate_at(step: int, *, total_steps: int, peak: float, warmup_fractio
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
-    """Whether weight decay applies: not to biases, norms and other one-dimensional parameters, nor to "
-    "learned tokens."""
+    """Whether weight decay applies: not to biases, norms and other one-dimensional parameters, nor to
+    learned tokens."""
     leaf = name.rpartition(".")[2]
     return parameter.ndim > 1 and not leaf.endswith(("bias", "token"))
 

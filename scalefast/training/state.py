@@ -19,8 +19,8 @@ _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps for a parameter
 
 
 def build_task(config: PretrainConfig, *, feature_dim: int) -> SCALEPretraining:
-    """A fresh task with weights that follow from `config.seed` alone; torch's global generator is left "
-    "as it was."""
+    """A fresh task with weights that follow from `config.seed` alone; torch's global generator is left
+    as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
         model = SCALE(

@@ -50,8 +50,8 @@ class RunResult:
     """Whether this process is the only or the first of the run: the one to print results."""
 
     notes: tuple[str, ...]
-    """What was not as one might expect: videos that an epoch leaves out, a damaged checkpoint passed "
-    "over, ..."""
+    """What was not as one might expect: videos that an epoch leaves out, a damaged checkpoint passed
+    over, ..."""
 
 
 def pretrain(
