@@ -53,7 +53,7 @@ class FrozenBackbone(nn.Module):
         self.register_buffer("_mean", torch.tensor(spec.mean).view(1, 3, 1, 1, 1), persistent=False)
         self.register_buffer("_std", torch.tensor(spec.std).view(1, 3, 1, 1, 1), persistent=False)
         first = next(encoder.parameters(), None)
-        self.to(device if device is not None else (first.device if first is not None else "cpu"))
+        self._place(device if device is not None else (first.device if first is not None else "cpu"))
         self._dtype = dtype
         resolve_precision(dtype, device=self.device)
         self.eval()
@@ -149,6 +149,15 @@ class FrozenBackbone(nn.Module):
         spec = self.spec
         clips = f"[N, {spec.num_frames}, {spec.size}, {spec.size}, 3]"
         return f"{spec.name!r}, {clips} -> [N, {spec.feature_dim}], {self.precision}"
+
+    def _place(self, device: torch.device | str) -> None:
+        try:
+            self.to(torch.device(device))
+        except (AssertionError, NotImplementedError, RuntimeError) as error:  # torch uses all three
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(
+                f"backbone {self.spec.name!r} cannot be on device {device!s}: {reason}"
+            ) from error
 
     def _autocast(self) -> AbstractContextManager[Any]:
         dtype = resolve_precision(self._dtype, device=self.device)

@@ -180,6 +180,12 @@ def test_a_precision_that_cannot_be_is_refused(dtype, message):
         load_backbone("r3d-tiny", dtype=dtype)
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused(device):
+    with pytest.raises(InputError, match=f"'r3d-tiny' cannot be on device {device}: "):
+        load_backbone("r3d-tiny", device=device)
+
+
 def test_hash_changes_with_one_weight_and_with_nothing_else(small, clips):
     before = small.weights_hash
     assert before == FrozenBackbone(Small(), spec=SPEC, dtype="bf16").weights_hash
