@@ -36,7 +36,8 @@ def program():
     losses = [step.loss() for step in (dense, ours)]
     torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=1e-5)
     grads = [
-        torch.autograd.grad(loss, list(step.task.parameters())) for loss, step in zip(losses, (dense, ours), strict=True)
+        torch.autograd.grad(loss, list(step.task.parameters()))
+        for loss, step in zip(losses, (dense, ours), strict=True)
     ]
     for want, got in zip(*grads, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-5 * float(want.abs().max()) + 1e-9)

@@ -1,9 +1,11 @@
 """SCALE from videos to a report: scan, extract, pretrain, evaluate, report.
 
-    python examples/pretrain_k400.py                                            the embedded demo: about 4 minutes on 2 CPU cores
+    python examples/pretrain_k400.py                                            the embedded demo: about 4
+    minutes on 2 CPU cores
     python examples/pretrain_k400.py --root K400 --backbone videomae-b          Kinetics-400 on disk
 
-K400 holds `train/` and `val/` with a folder for each class, or the official `train.csv` and `val.csv` beside `train/` and
+K400 holds `train/` and `val/` with a folder for each class, or the official `train.csv` and `val.csv`
+beside `train/` and
 `val/`. Without --root a small labelled set of action videos is rendered first (scalefast/demo): what tells its classes
 apart is the order of two motions, which no single clip shows. Everything lands in --out; the same command again goes on
 where it was stopped.
@@ -81,7 +83,9 @@ def read_split(root: Path, split: str) -> VideoList:
             return VideoList.read(root / f"{name}.csv", root=root / name, format="kinetics")
         if (root / name).is_dir():
             return VideoList.read(root / name)
-    raise InputError(f"{root}: no {split} videos; expected {root / split}/CLASS/*.mp4, or {split}.csv beside {split}/")
+    raise InputError(
+        f"{root}: no {split} videos; expected {root / split}/CLASS/*.mp4, or {split}.csv beside {split}/"
+    )
 
 
 def extract_once(videos, backbone, out, recipe, seed):  # type: ignore[no-untyped-def]
@@ -103,9 +107,13 @@ def say(text: str) -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--root", type=Path, help="Kinetics-400 on disk; without it the demo set is rendered")
-    parser.add_argument("--out", type=Path, default=Path("demo-out"), help="where everything lands (demo-out)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo-out"), help="where everything lands (demo-out)"
+    )
     parser.add_argument("--backbone", help="name, folder or hub id (demo: r3d-tiny; K400: videomae-b)")
     parser.add_argument("--epochs", type=int, help="passes over the features (demo: 160; K400: 200)")
     parser.add_argument("--seed", type=int, default=0)
@@ -113,7 +121,8 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     args.demo = args.root is None
     args.backbone = args.backbone or ("r3d-tiny" if args.demo else "videomae-b")
-    # The demo has 288 videos, so a smaller batch for more steps, and narrower loss heads: those of the paper would take 90%
+    # The demo has 288 videos, so a smaller batch for more steps, and narrower loss heads: those of the
+    # paper would take 90%
     # of its time. All else is the published recipe.
     demo = PretrainConfig(epochs=160, batch_size=96, learning_rate=1e-3, head_dim=512, target_dim=512)
     args.config = demo if args.demo else k400()

@@ -1,6 +1,8 @@
 """One training step of SCALE, three ways: the dense form in fp32, and scalefast's in fp32 and bf16.
 
-    python benchmarks/programs/train_step.py --mode dense --rounds 5      one JSON line: seconds of each round, peak memory, load
+    python benchmarks/programs/train_step.py --mode dense --rounds 5
+
+prints one JSON line: the seconds of each round, peak memory above the import, and the load before.
 
 Dense means as the method is written down: every token goes through the prediction head, whole matrices of logits and
 log-softmax, `torch.nn.functional.dropout`, everything in fp32. It shares the weights' shapes and the optimiser.
@@ -9,6 +11,7 @@ log-softmax, `torch.nn.functional.dropout`, everything in fp32. It shares the we
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import resource
@@ -32,7 +35,9 @@ class DenseSCALE(nn.Module):
         model, task = self.task.model, self.task
         videos, _, clips, dim = features.shape
         x = model.input_projection(features.flatten(0, 1))
-        x = torch.where(mask.flatten(0, 1)[..., None], model.mask_token, x) + model.position_mlp(positions.flatten(0, 1))
+        x = torch.where(mask.flatten(0, 1)[..., None], model.mask_token, x) + model.position_mlp(
+            positions.flatten(0, 1)
+        )
         x = torch.cat([model.cls_token.expand(2 * videos, 1, -1), x], 1)
         for block in model.blocks:
             q, k, v = block.qkv(block.norm1(x)).unflatten(-1, (3, block.num_heads, -1)).permute(2, 0, 3, 1, 4)
@@ -56,7 +61,9 @@ class DenseSCALE(nn.Module):
 class Step:
     """A task, its optimiser and a batch; calling it takes one step and returns the loss."""
 
-    def __init__(self, mode: str, *, batch: int = 512, views: int = 8, dim: int = 768, dropout: float = 0.1) -> None:
+    def __init__(
+        self, mode: str, *, batch: int = 512, views: int = 8, dim: int = 768, dropout: float = 0.1
+    ) -> None:
         import scalefast
         from scalefast.kernels import RandomState, draw_mask
 
@@ -97,7 +104,9 @@ def peak_mb() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--mode", choices=MODES, required=True)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=512)
@@ -106,9 +115,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    import scalefast.pretraining  # noqa: F401  what importing costs is not the step's
-    import torch._dynamo  # noqa: F401  which the first optimiser would import
-
+    # What importing costs is not the step's: ours, and what torch's first optimiser imports.
+    for module in ("scalefast.pretraining", "torch._dynamo"):
+        importlib.import_module(module)
     before, load, seconds = peak_mb(), os.getloadavg()[0], []
     step = Step(args.mode, batch=args.batch, views=args.views, dim=args.dim)
     step()

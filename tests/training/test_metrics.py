@@ -28,12 +28,14 @@ def test_a_loss_that_is_not_finite_names_its_step(value):
     meter = Meter(last_good=lambda: "step 40", step=40)
     meter.add(losses(1.0))
     meter.add(losses(value))
-    with pytest.raises(TrainingError, match="not finite at step 42.*Last good checkpoint: step 40"):
+    with pytest.raises(TrainingError, match=r"not finite at step 42.*Last good checkpoint: step 40"):
         meter.read()
 
 
 def test_clips_left_out_of_the_loss_stop_the_run():
     meter = Meter(last_good=lambda: "step 40", step=40)
     meter.add(losses(1.0, overflow=True))
-    with pytest.raises(TrainingError, match="at step 41 more clips were masked.*Last good checkpoint: step 40"):
+    with pytest.raises(
+        TrainingError, match=r"at step 41 more clips were masked.*Last good checkpoint: step 40"
+    ):
         meter.read()
