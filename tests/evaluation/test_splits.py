@@ -107,6 +107,15 @@ def test_namesakes_that_look_different_pass(make_store: Make) -> None:
     assert note.startswith("40 ids stand in both stores, but")
 
 
+def test_namesakes_are_refused_where_features_cannot_tell(make_store: Make) -> None:
+    """Clips that differ from one another as much as from those of other videos say nothing of their video."""
+    features = [torch.randn(40, 16, 24, generator=torch.Generator().manual_seed(seed)) for seed in (8, 9)]
+    train = make_store("train", prefix="v", features=features[0])
+    test = make_store("test", prefix="v", features=features[1])
+    with pytest.raises(InputError, match="40 of 40 test videos are in the training store too"):
+        check_splits(train, test)
+
+
 def test_namesakes_of_other_classes_pass(make_store: Make) -> None:
     train = make_store("train", prefix="v", videos=4)
     test = make_store("test", prefix="v", videos=4, seed=1, labels=torch.tensor([3, 2, 1, 0]))
