@@ -30,6 +30,8 @@ _ANY_TIME = Fraction(1, 1000)  # a graph wants a unit of time; nothing here depe
 _KEPT_GRAPHS = (
     64  # of .6 MB; making one and its first frame take .9 ms, and videos of one data set share their sizes
 )
+# Colour spaces by FFmpeg's number; all others, as unstated ones, are taken for BT.601, as swscale does.
+_MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class _Plan:
     size: int
     orientation: Orientation
     flip: bool
+
+    def colours(self) -> tuple[str, str]:
+        """FFmpeg's names of the frame's colour matrix and range."""
+        *_, format, space, span = self.frame
+        return _MATRICES.get(space, "bt601"), "full" if span == 2 or format.startswith("yuvj") else "limited"
 
 
 class _Graphs(threading.local):
@@ -138,16 +145,21 @@ class _Graph:
 
 def _steps(plan: _Plan, *, is_rgb: bool) -> list[tuple[str, str | None]]:
     """Filters between crop and sink, as (name, arguments)."""
-    size = plan.size
-    steps: list[tuple[str, str | None]] = [("scale", f"{size}:{size}:flags=bilinear")]
-    flip = plan.flip
-    if not is_rgb and plan.box != (size, size):
-        steps.append(("format", "yuv422p"))
+    size, flip = plan.size, plan.flip
+    if is_rgb or plan.box == (size, size):
+        steps: list[tuple[str, str | None]] = [("scale", f"{size}:{size}:flags=bilinear")]
+    else:
+        # The first step would change to BT.601 and limited range on its way, if it were not told to keep both.
+        matrix, span = plan.colours()
+        here, there = (
+            f"in_color_matrix={matrix}:in_range={span}",
+            f"out_color_matrix={matrix}:out_range={span}",
+        )
+        steps = [("scale", f"{size}:{size}:flags=bilinear:{here}:{there}"), ("format", "yuv422p")]
         if flip and plan.orientation == Orientation() and size % 2 == 0:
-            # Mirroring planes takes 5 us, RGB pixels 40; chroma pairs stay pairs at even widths: the same
-            # result.
+            # Mirroring planes takes 5 us, RGB pixels 40; at even widths pairs that share chroma stay pairs.
             steps.append(("hflip", None))
             flip = False
-        steps.append(("scale", "flags=bilinear"))
+        steps.append(("scale", f"flags=bilinear:{here}"))
     steps += [("format", "rgb24"), *plan.orientation.filters()]
     return [*steps, ("hflip", None)] if flip else steps
