@@ -149,9 +149,8 @@ class R3D(nn.Module):
         self.config = config = config or R3DConfig()
         self.source = dict(source or {"kind": "random initialisation", "seed": config.seed})
         layout, widths = _LAYOUTS[config.depth], config.widths
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # torch draws weights on construction, which are replaced below
+        # torch draws weights on construction, which are replaced below
+        with torch.random.fork_rng(devices=[]):
             levels = self._build(layout, widths)
         self.feature_dim = sum(levels) if config.pooling == "pyramid" else levels[-1]
         self.reset_parameters()
@@ -182,6 +181,8 @@ class R3D(nn.Module):
                 uniform = torch.rand(module.weight.shape, generator=generator)
                 with torch.no_grad():
                     module.weight.copy_((2 * uniform - 1) * bound)
+            elif isinstance(module, (nn.BatchNorm3d, nn.GroupNorm)):
+                module.reset_parameters()
         if isinstance(self.stem, MotionEnergyStem):
             self.stem.reset_parameters()
 
