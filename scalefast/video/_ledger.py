@@ -114,7 +114,7 @@ def read_ledger(path: str | os.PathLike[str]) -> list[LedgerRow]:
     header = next(reader, [])
     if tuple(header) != LEDGER_COLUMNS:
         raise DataError(
-            f"{os.fspath(path)}:1: expected the columns {', '.join(LEDGER_COLUMNS)}, got {header}"
+            f"{os.fspath(path)}:1: not a ledger: expected the columns {', '.join(LEDGER_COLUMNS)}, got {header}"
         )
     rows = []
     for cells in reader:
