@@ -1,14 +1,12 @@
 """SCALE from videos to a report: scan, extract, pretrain, evaluate, report.
 
-    python examples/pretrain_k400.py                                            the embedded demo: about 4
-    minutes on 2 CPU cores
-    python examples/pretrain_k400.py --root K400 --backbone videomae-b          Kinetics-400 on disk
+    python examples/pretrain_k400.py                                       the embedded demo
+    python examples/pretrain_k400.py --root K400 --backbone videomae-b     Kinetics-400 on disk
 
-K400 holds `train/` and `val/` with a folder for each class, or the official `train.csv` and `val.csv`
-beside `train/` and
-`val/`. Without --root a small labelled set of action videos is rendered first (scalefast/demo): what tells its classes
-apart is the order of two motions, which no single clip shows. Everything lands in --out; the same command again goes on
-where it was stopped.
+K400 holds `train/` and `val/` with a folder for each class, or the official `train.csv` and `val.csv` beside
+them. Without --root a small labelled set of action videos is rendered first (scalefast/demo): what tells its
+classes apart is the order of two motions, which no single clip shows. Everything lands in --out; the same
+command again goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -30,11 +28,13 @@ SEEDS = 3  # on the demo set, where one run takes seconds; its results are the m
 
 def main() -> None:
     args = parse_arguments()
+    args.out.mkdir(parents=True, exist_ok=True)
     if args.root is None:
         from scalefast.demo import DemoSet, render_set
 
-        say("1/5  render 408 short videos of 12 classes")
-        args.root = render_set(args.out / "videos", DemoSet())
+        demo = DemoSet(train_per_class=args.train_per_class, test_per_class=args.test_per_class)
+        say(f"1/5  render {sum(1 for _ in demo.videos())} short videos of 12 classes")
+        args.root = render_set(args.out / "videos", demo)
     train_videos, test_videos = read_split(args.root, "train"), read_split(args.root, "test")
 
     # Every file is opened once before anything expensive happens; bad ones are named in the ledger and left out.
@@ -116,7 +116,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--backbone", help="name, folder or hub id (demo: r3d-tiny; K400: videomae-b)")
     parser.add_argument("--epochs", type=int, help="passes over the features (demo: 160; K400: 200)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of clips and training (0)")
+    parser.add_argument(
+        "--train-per-class", type=int, default=24, help="training videos a class to render (24)"
+    )
+    parser.add_argument("--test-per-class", type=int, default=10, help="test videos a class to render (10)")
     parser.add_argument("--device", help="cpu, cuda; without it the GPU if there is one")
     args = parser.parse_args()
     args.demo = args.root is None

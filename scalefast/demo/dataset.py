@@ -46,7 +46,7 @@ class DemoSet:
 
 
 def render_set(folder: str | os.PathLike[str], demo: DemoSet, *, workers: int | None = None) -> Path:
-    """Render a demo set into `folder/{train,test}/CLASS/CLASS_NNN.mp4`; videos that are there already stay.
+    """Render a demo set into `folder/{train,test}/CLASS/{train,test}_NNN.mp4`; videos that are there already stay.
 
     Args:
         folder: new, or one that this function wrote or was writing for the same set.
@@ -66,7 +66,7 @@ def render_set(folder: str | os.PathLike[str], demo: DemoSet, *, workers: int | 
     jobs = [
         (demo.seed, split, name, index, path)
         for split, name, index in demo.videos()
-        if not (path := root / split / name / f"{name}_{index:03d}.mp4").exists()
+        if not (path := root / split / name / f"{split}_{index:03d}.mp4").exists()
     ]
     for parent in {job[4].parent for job in jobs}:
         parent.mkdir(parents=True, exist_ok=True)
