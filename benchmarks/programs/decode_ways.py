@@ -1,0 +1,157 @@
+"""Ways to decode the clips of a video, and a 10 s H.264 video to try them on.
+
+`python benchmarks/programs/decode_ways.py [VIDEO]` prints clips/s and frames/s of each way side by side.
+Every way takes (path, clips) and returns uint8 [N, T, S, S, 3]; all decode with one thread.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+
+from scalefast.video import ClipSpec, decode_clips, probe, sample_clips, test_recipe, train_recipe
+
+Way = Callable[[Path, Sequence[ClipSpec]], np.ndarray]
+
+
+def render(path: Path, *, seconds: int = 10, height: int = 256, width: int = 340) -> Path:
+    """A video in the size of the usual Kinetics copies: a textured scene that pans, shakes and has things moving."""
+    rng = np.random.default_rng(0)
+    shape = (640, 960, 3)
+    scene = np.zeros(shape)
+    for cell, strength in (
+        (64, 0.5),
+        (16, 0.3),
+        (8, 0.2),
+    ):  # large and small patches, as of things and textures
+        patches = rng.uniform(0, 255, (shape[0] // cell, shape[1] // cell, 3))
+        scene += strength * np.kron(patches, np.ones((cell, cell, 1)))
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        for number in range(30 * seconds):
+            top = 150 + int(100 * np.sin(number / 40)) + int(rng.integers(0, 3))
+            left = 250 + int(200 * np.sin(number / 70)) + int(rng.integers(0, 3))
+            picture = scene[top : top + height, left : left + width].copy()
+            x = 20 + number * 3 % (width - 80)
+            picture[100:160, x : x + 60] = (230, 40, 90)
+            picture += rng.normal(0, 4, picture.shape)
+            frame = av.VideoFrame.from_ndarray(picture.clip(0, 255).astype(np.uint8), format="rgb24")
+            container.mux(stream.encode(frame.reformat(format="yuv420p")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def one_pass(path: Path, clips: Sequence[ClipSpec]) -> np.ndarray:
+    """This library."""
+    return decode_clips(path, clips)
+
+
+def seek_per_clip(path: Path, clips: Sequence[ClipSpec]) -> np.ndarray:
+    """A selective decode for each clip: seek to the keyframe before it, decode to its last frame."""
+    result = []
+    with av.open(path) as container:
+        stream = _single_threaded(container)
+        for clip in clips:
+            container.seek(int(clip.frames[0] / stream.average_rate / stream.time_base), stream=stream)
+            numbered = (
+                (round(f.pts * stream.time_base * stream.average_rate), f) for f in container.decode(stream)
+            )
+            result.append(_take(numbered, clip))
+    return np.stack(result)
+
+
+def plainly(path: Path, clips: Sequence[ClipSpec]) -> np.ndarray:
+    """PyAV as its documentation uses it: open, decode from the start, convert the frames that are wanted."""
+    result = []
+    for clip in clips:
+        with av.open(path) as container:
+            result.append(_take(enumerate(container.decode(_single_threaded(container))), clip))
+    return np.stack(result)
+
+
+def _single_threaded(container: av.container.InputContainer) -> av.VideoStream:
+    stream = container.streams.best("video")
+    stream.codec_context.thread_count, stream.codec_context.thread_type = 1, "NONE"
+    return stream
+
+
+def _take(numbered, clip: ClipSpec) -> np.ndarray:
+    """The clip's frames, scaled whole by FFmpeg and then cut."""
+    top, left, height, _ = clip.box
+    scale = clip.size / height
+    pictures = {}
+    for number, frame in numbered:
+        if number in clip.frames:
+            size = {"width": round(frame.width * scale), "height": round(frame.height * scale)}
+            picture = frame.reformat(**size, format="rgb24", threads=1).to_ndarray()
+            y = min(round(top * scale), size["height"] - clip.size)
+            x = min(round(left * scale), size["width"] - clip.size)
+            picture = picture[y : y + clip.size, x : x + clip.size]
+            pictures[number] = picture[:, ::-1] if clip.flip else picture
+        if number >= clip.frames[-1]:
+            break
+    return np.stack([pictures[number] for number in clip.frames])
+
+
+WAYS: dict[str, Way] = {"one pass": one_pass, "one seek a clip": seek_per_clip, "PyAV plainly": plainly}
+
+
+def cases(path: Path) -> dict[str, tuple[list[ClipSpec], str]]:
+    """What -> (clips, the way to compare with)."""
+    meta = probe(path)
+    train = sample_clips(meta, train_recipe(), seed=0, video_id="benchmark")
+    middle = sorted(train, key=lambda clip: clip.frames[0])[len(train) // 2]
+    views = sample_clips(meta, test_recipe(), seed=0, video_id="benchmark")
+    return {
+        "16 random clips": (train, "one seek a clip"),
+        "5 x 3 test views": (views, "one seek a clip"),
+        "one clip": ([middle], "PyAV plainly"),
+    }
+
+
+def verify(path: Path) -> None:
+    """Refuse to go on unless all ways give the same frames, and nearly the same pictures of resized boxes."""
+    side = 2 * (min(probe(path).height, probe(path).width) // 2)
+    for what, (clips, other) in cases(path).items():
+        whole = [replace(clip, box=(0, 0, side, side), size=side, flip=False) for clip in clips[:4]]
+        if not np.array_equal(one_pass(path, whole), WAYS[other](path, whole)):
+            raise AssertionError(f"{what}: {other!r} and one pass do not give the same frames")
+        apart = np.abs(one_pass(path, clips[:4]).astype(int) - WAYS[other](path, clips[:4])).mean()
+        if apart > 8:  # of 255: resizing and cutting in another order moves edges by up to a pixel
+            raise AssertionError(f"{what}: {other!r} and one pass differ by {apart:.1f} levels")
+
+
+def compare(path: Path, clips: Sequence[ClipSpec], other: str, *, rounds: int = 5) -> tuple[float, float]:
+    """Best seconds of one pass and of the other way, timed in turns so that both meet the same machine."""
+    best = [float("inf"), float("inf")]
+    for _ in range(rounds):
+        for place, way in enumerate((one_pass, WAYS[other])):
+            begin = time.perf_counter()
+            way(path, clips)
+            best[place] = min(best[place], time.perf_counter() - begin)
+    return best[0], best[1]
+
+
+def main(words: Sequence[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(words[0]) if words else render(Path(folder) / "video.mp4")
+        verify(path)
+        for what, (clips, other) in cases(path).items():
+            ours, theirs = compare(path, clips, other)
+            frames = sum(len(clip.frames) for clip in clips)
+            print(
+                f"{what}: {frames / ours:.0f} frames/s in one pass, {frames / theirs:.0f} with {other}: "
+                f"{theirs / ours:.2f} times"
+            )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
