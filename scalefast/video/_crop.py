@@ -47,7 +47,8 @@ class _Plan:
     def colours(self) -> tuple[str, str]:
         """FFmpeg's names of the frame's colour matrix and range."""
         *_, format, space, span = self.frame
-        return _MATRICES.get(space, "bt601"), "full" if span == 2 or format.startswith("yuvj") else "limited"
+        full = span == 2 or format.startswith(("yuvj", "gray"))  # FFmpeg takes grey for full range, always
+        return _MATRICES.get(space, "bt601"), "full" if full else "limited"
 
 
 class _Graphs(threading.local):
@@ -115,7 +116,8 @@ class _Graph:
         import av.filter
 
         self.graph = av.filter.Graph()
-        self.graph.threads = 1
+        if hasattr(self.graph, "threads"):  # PyAV before 18 leaves it to FFmpeg
+            self.graph.threads = 1
         self.place = (0, 0)
         rows, columns = plan.box
         source = self.graph.add_buffer(
@@ -146,20 +148,18 @@ class _Graph:
 def _steps(plan: _Plan, *, is_rgb: bool) -> list[tuple[str, str | None]]:
     """Filters between crop and sink, as (name, arguments)."""
     size, flip = plan.size, plan.flip
+    matrix, span = plan.colours()
+    colours = "" if is_rgb else f":in_color_matrix={matrix}:in_range={span}"
     if is_rgb or plan.box == (size, size):
-        steps: list[tuple[str, str | None]] = [("scale", f"{size}:{size}:flags=bilinear")]
+        steps: list[tuple[str, str | None]] = [("scale", f"{size}:{size}:flags=bilinear{colours}")]
     else:
         # The first step would change to BT.601 and limited range on its way, if it were not told to keep both.
-        matrix, span = plan.colours()
-        here, there = (
-            f"in_color_matrix={matrix}:in_range={span}",
-            f"out_color_matrix={matrix}:out_range={span}",
-        )
-        steps = [("scale", f"{size}:{size}:flags=bilinear:{here}:{there}"), ("format", "yuv422p")]
+        keep = f"{colours}:out_color_matrix={matrix}:out_range={span}"
+        steps = [("scale", f"{size}:{size}:flags=bilinear{keep}"), ("format", "yuv422p")]
         if flip and plan.orientation == Orientation() and size % 2 == 0:
             # Mirroring planes takes 5 us, RGB pixels 40; at even widths pairs that share chroma stay pairs.
             steps.append(("hflip", None))
             flip = False
-        steps.append(("scale", f"flags=bilinear:{here}"))
+        steps.append(("scale", f"flags=bilinear{colours}"))
     steps += [("format", "rgb24"), *plan.orientation.filters()]
     return [*steps, ("hflip", None)] if flip else steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,22 +51,31 @@ def render() -> Callable[..., Path]:
         pixel_format: str = "yuv420p",
         options: dict[str, str] | None = None,
         container_options: dict[str, str] | None = None,
-        rotation: int = 0,
+        matrix: tuple[int, int, int, int] = (1, 0, 0, 1),
     ) -> Path:
         with av.open(path, "w", options=container_options or {}) as container:
             stream = container.add_stream(codec, rate=fps, options=options or {})
             stream.height, stream.width, stream.pix_fmt = height, width, pixel_format
-            if rotation:
-                stream.set_display_rotation(rotation)
             for number in range(frames):
                 picture = _numbered_frame(number, height=height, width=width)
                 frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pixel_format)
                 frame.pts = number
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
+        if matrix != (1, 0, 0, 1):
+            _set_display_matrix(path, matrix)
         return path
 
     return write
+
+
+def _set_display_matrix(path: Path, matrix: tuple[int, int, int, int]) -> None:
+    """Write (a, b, c, d) into an mp4's track header, as cameras do."""
+    data = bytearray(path.read_bytes())
+    place = data.index(b"tkhd") + 4 + 40  # behind version, times, track, duration, layer, group and volume
+    a, b, c, d = (value << 16 for value in matrix)
+    struct.pack_into(">9i", data, place, a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
 
 
 @pytest.fixture(scope="session")
@@ -176,7 +186,7 @@ def _with_cover(path: Path) -> Path:
         audio = container.add_stream("libmp3lame", rate=44100, layout="mono")
         picture = container.add_stream("png", rate=1)
         picture.height, picture.width, picture.pix_fmt = 32, 32, "rgb24"
-        picture.disposition = av.stream.Disposition.attached_pic
+        picture.disposition = 1024  # attached picture
         cover = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
         container.mux(picture.encode(cover))
         for start in range(0, 44100, 1152):

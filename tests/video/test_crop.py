@@ -99,6 +99,17 @@ def test_colour_space_and_range_are_obeyed(
     assert np.abs(error).mean() < 2.0 and np.abs(error.mean((0, 1))).max() < 1.6
 
 
+@pytest.mark.parametrize("span", [0, 1, 2])
+def test_scaling_changes_no_grey(span: int) -> None:
+    frame = av.VideoFrame(128, 96, "gray")
+    for value in (0, 16, 100, 235, 255):
+        frame.planes[0].update(bytes([value]) * frame.planes[0].buffer_size)
+        frame.color_range = span
+        for size in (40, 60, 90):
+            got = cut(frame, box=(8, 16, 60, 60), size=size, orientation=UPRIGHT, flip=False)
+            assert np.abs(got.astype(int) - value).max() <= 1
+
+
 @pytest.mark.parametrize("space", [1, 2, 5, 9])
 @pytest.mark.parametrize("span", [0, 1, 2])
 def test_scaling_changes_no_colour(space: int, span: int) -> None:

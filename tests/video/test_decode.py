@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -146,16 +147,33 @@ def test_threads_change_nothing(numbered_video: Path, threads: int) -> None:
     )
 
 
-def test_rotated_video(
-    tmp_path: Path, render: Callable[..., Path], plain_frames: Callable[[Path], list[np.ndarray]]
+TURNS = {  # display matrix (a, b, c, d) -> (rotation, the decoded picture as it is to be shown)
+    (0, 1, -1, 0): (270, lambda picture: np.rot90(picture, -1)),  # a telephone held upright
+    (-1, 0, 0, -1): (180, lambda picture: np.rot90(picture, 2)),
+    (0, -1, 1, 0): (90, lambda picture: np.rot90(picture, 1)),
+    (-1, 0, 0, 1): (0, lambda picture: picture[:, ::-1]),  # a selfie
+    (1, 0, 0, -1): (180, lambda picture: picture[::-1]),
+    (0, 1, 1, 0): (270, lambda picture: picture.swapaxes(0, 1)),
+}
+
+
+@pytest.mark.parametrize("matrix", TURNS, ids=str)
+def test_turned_video(
+    tmp_path: Path,
+    render: Callable[..., Path],
+    plain_frames: Callable[[Path], list[np.ndarray]],
+    matrix: tuple[int, int, int, int],
 ) -> None:
-    for degrees in (90, 180, 270):
-        path = render(tmp_path / f"{degrees}.mp4", frames=5, rotation=degrees, pixel_format="yuv444p")
-        meta = probe(path)
-        plain = [np.rot90(picture, meta.rotation // 90) for picture in plain_frames(path)]
-        assert meta.rotation in (90, 180, 270) and (meta.height, meta.width) == plain[0].shape[:2]
-        (clip,) = decode_clips(path, [_whole([0, 3], side=80)])
-        assert np.abs(clip - np.stack([plain[0], plain[3]])[:, :80, :80].astype(int)).max() <= 1
+    rotation, show = TURNS[matrix]
+    path = render(tmp_path / "v.mp4", frames=5, pixel_format="yuv444p", matrix=matrix)
+    plain = [show(picture) for picture in plain_frames(path)]
+    meta = probe(path)
+    assert meta.rotation == rotation and (meta.height, meta.width) == plain[0].shape[:2]
+    spec = ClipSpec(frames=(0, 3), box=(10, 6, 80, 80), flip=False, size=80, t0=0, t1=1)
+    (clip,) = decode_clips(path, [spec])
+    assert np.abs(clip - np.stack([plain[0], plain[3]])[:, 10:90, 6:86].astype(int)).max() <= 1
+    (mirrored,) = decode_clips(path, [replace(spec, flip=True)])
+    assert np.array_equal(mirrored, clip[:, :, ::-1])
 
 
 def test_shared_videos_equal_a_plain_pass(
