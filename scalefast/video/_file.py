@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +81,7 @@ class VideoFile:
         threads: decoder threads; 1 in a worker process, 0 lets FFmpeg use all CPUs.
         fast: leave out the decoders' smoothing of block edges, for passes in which only the count of frames
             matters.
+
     Raises:
         VideoError: missing, unreadable, or without a video stream.
     """
@@ -111,17 +111,17 @@ class VideoFile:
         self.container.close()
 
     def _open(self) -> tuple[av.container.InputContainer, av.VideoStream]:
-        path = Path(self.path)
-        if not path.exists():
+        path = self.path
+        if not os.path.exists(path):
             raise VideoError(path, reason="missing", detail="no such file")
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise VideoError(path, reason="unreadable", detail="not a regular file")
         try:
             # The protocol is named, for a file called "http:a.mp4" is a file.
-            container = self._av.open(f"file:{path.absolute()}", metadata_errors="replace")
+            container = self._av.open(f"file:{os.path.abspath(path)}", metadata_errors="replace")
         except (self._av.FFmpegError, OSError, ValueError) as error:
-            size = path.stat().st_size
-            detail = "the file is empty" if size == 0 else f"FFmpeg cannot open it ({_words(error)})"
+            empty = os.path.getsize(path) == 0
+            detail = "the file is empty" if empty else f"FFmpeg cannot open it ({_words(error)})"
             raise VideoError(path, reason="unreadable", detail=detail) from error
         stream = container.streams.best("video")
         if stream is None or _is_cover(stream):

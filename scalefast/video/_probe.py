@@ -78,7 +78,7 @@ def _rate(file: VideoFile) -> float:
     )
     if file.num_packets < 2 or not file.seconds:
         return stated or _FALLBACK_RATE
-    measured = file.num_packets / file.seconds
+    measured = (file.num_packets + file.discarded) / file.seconds
     if stated is None or abs(measured - stated) > _RATE_TOLERANCE * stated:
         return measured
     return stated

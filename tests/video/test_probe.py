@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -13,6 +15,7 @@ import pytest
 
 from scalefast.video import (
     ClipRecipe,
+    ClipSpec,
     VideoError,
     decode_clips,
     load_clips,
@@ -242,3 +245,41 @@ def test_unreadable_for_want_of_permission(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(av, "open", refuse)
     with pytest.raises(VideoError, match=r"unreadable: FFmpeg cannot open it \(Permission denied\)"):
         probe(path)
+
+
+def test_edit_list_leaves_out_the_beginning(
+    tmp_path: Path, render: Callable[..., Path], plain_frames: Callable[[Path], list[np.ndarray]]
+) -> None:
+    """A cut without re-encoding keeps packets from the last keyframe on and has players skip them."""
+    source, path = render(tmp_path / "whole.mp4", frames=90, options={"bf": "0"}), tmp_path / "cut.mp4"
+    with av.open(source) as whole, av.open(path, "w", options={"avoid_negative_ts": "disabled"}) as container:
+        stream = container.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            if packet.size:
+                shift = round(Fraction(20, 30) / packet.time_base)
+                packet.stream, packet.pts, packet.dts = stream, packet.pts - shift, packet.dts - shift
+                container.mux(packet)
+    with VideoFile(path) as file:
+        assert (file.num_packets, file.discarded, file.stated_frames) == (70, 20, 90)
+    assert len(plain_frames(path)) == 70
+    for exact in (False, True):
+        meta = probe(path, exact=exact)
+        assert meta.num_frames == 70 and meta.fps == pytest.approx(30)
+    (clip,) = decode_clips(path, [_whole([0, 69])])
+    assert np.array_equal(clip, np.stack([plain_frames(path)[n][:, :96] for n in (0, 69)]))
+
+
+def _whole(frames: list[int]) -> ClipSpec:
+    return ClipSpec(frames=tuple(frames), box=(0, 0, 96, 96), flip=False, size=96, t0=0, t1=1)
+
+
+def test_strange_file_names(tmp_path: Path, numbered_video: Path) -> None:
+    data = numbered_video.read_bytes()
+    for name in (b"latin \xfc.mp4", "中文 🎬.mp4".encode(), b"-i.mp4", b"%d?*[a].mp4", b"new\nline.mp4"):
+        path = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name)))
+        path.write_bytes(data)
+        assert probe(path).num_frames == 90
+    with pytest.raises(VideoError, match="missing: no such file"):
+        probe(tmp_path / ("x" * 5000 + ".mp4"))
+    with pytest.raises(VideoError, match="missing: no such file"):
+        probe(tmp_path / "nul\0byte.mp4")
