@@ -12,8 +12,12 @@ command again goes on where it was stopped.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
+
+# Before torch is loaded: its waiting threads shall not take the cores from the processes that decode.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import scalefast
 from scalefast.errors import InputError, ScalefastError
