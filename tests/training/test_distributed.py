@@ -102,3 +102,9 @@ def test_a_process_that_is_alone_leaves_gradients_as_they_are() -> None:
     world.average_gradients([parameter])
     assert (world.rank, world.size, world.is_main) == (0, 1, True)
     assert parameter.grad is None
+
+
+def test_nothing_holds_the_group_after_the_run(run_program: Callable) -> None:
+    """A Gloo group that lives until the interpreter ends aborts it, now and then, after all is done."""
+    done = run_program("leaving.py", processes=2)
+    assert done.returncode == 0, done.stderr[-3000:]
