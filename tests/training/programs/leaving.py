@@ -11,7 +11,8 @@ import torch.distributed as dist
 from scalefast.training.distributed import join_world
 
 join_world("cpu")
-torch.optim.AdamW([torch.nn.Parameter(torch.ones(3))], fused=True)  # imports what may take the group for a default
+# Imports what may take the group for a default argument.
+torch.optim.AdamW([torch.nn.Parameter(torch.ones(3))], fused=True)
 group = dist.group.WORLD
 dist.destroy_process_group()
 gc.collect()
