@@ -30,7 +30,7 @@ CORE = {
 """What scalefast always needs, with the versions that it is known to work with; as in pyproject.toml."""
 
 EXTRAS = {
-    "video": {"av": ">=14"},
+    "video": {"av": ">=17"},
     "backbones": {"transformers": ">=4.53,<6"},
     "report": {"matplotlib": ">=3.9", "tensorboard": ">=2.18"},
     "dali": {"nvidia-dali-cuda130": ">=2.0,<3"},

@@ -28,9 +28,7 @@ def test_the_python_examples_run(root, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert re.search(
-        r"^loss \d+\.\d+, \d+% of the masked clips found$", done.stdout, re.MULTILINE
-    )
+    assert re.search(r"^loss \d+\.\d+, \d+% of the masked clips found$", done.stdout, re.MULTILINE)
     assert (tmp_path / "run" / "model.safetensors").is_file()
 
 
