@@ -120,7 +120,7 @@ class SCALE(nn.Module, HubModel):
         positions: Tensor,
         lengths: Tensor | None = None,
         *,
-        rng: RandomState | None = None,
+        rng: RandomState | Tensor | None = None,
     ) -> SCALEOutput:
         """Refine sets of clips.
 
@@ -129,8 +129,8 @@ class SCALE(nn.Module, HubModel):
             positions: [B, V, 7], normalised as in training (docs/recipe.md).
             lengths: int [B], clips in each set; the rest is padding, whose content does not matter. None: all
                 V.
-            rng: in training mode, where dropout is drawn from (one row a set); None draws a seed from torch's
-                generator.
+            rng: in training mode, where dropout is drawn from: a state with one row a set, its int64 [2] tensor
+                (seed, step), or None, which draws a seed from torch's generator.
 
         Raises:
             ValueError: shapes do not fit.
@@ -145,12 +145,13 @@ class SCALE(nn.Module, HubModel):
         *,
         mask: Tensor | None = None,
         lengths: Tensor | None = None,
-        rng: RandomState | None = None,
+        rng: RandomState | Tensor | None = None,
     ) -> Tensor:
         """[B, 1 + V, H]: CLS and refined clips; where `mask` (bool [B, V]) holds, the mask token enters."""
         features, positions = self._checked(features, positions, lengths)
-        if rng is None and self.training and self.dropout > 0:
-            rng = fresh_state(len(features), features.device)
+        state = None
+        if self.training and self.dropout > 0:
+            state = random_state(rng, len(features), features.device)
         x = kernels.embed_sets(
             self.input_projection(features),
             self.position_mlp(positions),
@@ -160,7 +161,7 @@ class SCALE(nn.Module, HubModel):
         )
         tokens = None if lengths is None else lengths + 1
         for block in self.blocks:
-            x = block(x, lengths=tokens, rng=rng)
+            x = block(x, lengths=tokens, rng=state)
         x = self.norm(x)
         if tokens is not None:
             x = x.masked_fill(padding(tokens, x.shape[1])[..., None], 0.0)
@@ -223,10 +224,14 @@ class Block(nn.Module):
         return x * drawn.view_as(x)
 
 
-def fresh_state(sets: int, device: torch.device) -> RandomState:
-    """A state whose seed comes from torch's global generator, for callers who keep no state of their own."""
-    seed = int(torch.randint(0, 1 << 62, ()))
-    return RandomState.create(seed, rows=torch.arange(sets, device=device))
+def random_state(rng: RandomState | Tensor | None, rows: int, device: torch.device) -> RandomState:
+    """The state that a caller gave, or one for rows 0, 1, 2, ...: of the tensor given, or of a fresh seed.
+
+    The fresh seed comes from torch's global generator, for callers who keep no state of their own.
+    """
+    if rng is None:
+        rng = torch.tensor([int(torch.randint(0, 1 << 62, ())), 0], device=device)
+    return RandomState.of(rng, torch.arange(rows, device=device))
 
 
 def padding(lengths: Tensor, slots: int) -> Tensor:

@@ -19,7 +19,7 @@ from scalefast import kernels
 from scalefast._collectives import gather_rows, global_mean, global_offset
 from scalefast._linear import HeadLinear
 from scalefast.kernels import RandomState
-from scalefast.model import SCALE, check_lengths, fresh_state, padding
+from scalefast.model import SCALE, check_lengths, padding, random_state
 
 __all__ = ["PretrainingLosses", "SCALEPretraining"]
 
@@ -105,7 +105,7 @@ class SCALEPretraining(nn.Module):
         mask: Tensor | None = None,
         lengths: Tensor | None = None,
         *,
-        rng: RandomState | None = None,
+        rng: RandomState | Tensor | None = None,
         group: dist.ProcessGroup | None = None,
     ) -> PretrainingLosses:
         """Losses of a batch of video pairs of sets.
@@ -127,20 +127,20 @@ class SCALEPretraining(nn.Module):
         Raises:
             ValueError: shapes or dtypes do not fit.
         """
-        rng = fresh_state(len(features), features.device) if rng is None else rng
-        self._check(features, positions, mask, lengths, rng)
+        state = random_state(rng, len(features), features.device)
+        self._check(features, positions, mask, lengths, state)
         videos, _, clips, _ = features.shape
         # From here on a set is a row of its own: set 2 * b + view, with a global id made the same way.
         views = torch.arange(2, device=features.device)
-        rng = rng.with_rows((2 * rng.rows[:, None] + views).flatten())
+        state = state.with_rows((2 * state.rows[:, None] + views).flatten())
         features, positions = features.flatten(0, 1), positions.flatten(0, 1)
         lengths = None if lengths is None else lengths.flatten()
         if mask is None:
-            mask = kernels.draw_mask(rng, clips=clips, probability=self.mask_ratio)
+            mask = kernels.draw_mask(state, clips=clips, probability=self.mask_ratio)
         mask = mask.reshape(2 * videos, clips)
         if lengths is not None:
             mask = mask & ~padding(lengths, clips)
-        tokens = self.model.tokens(features, positions, mask=mask, lengths=lengths, rng=rng)
+        tokens = self.model.tokens(features, positions, mask=mask, lengths=lengths, rng=state)
         mcm_loss, mcm_accuracy, overflow = self._mcm(tokens[:, 1:], features, mask, lengths, group)
         set_loss, set_accuracy = self._set(tokens[:, 0], group)
         loss = (set_loss + mcm_loss) / 2

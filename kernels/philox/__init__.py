@@ -65,6 +65,11 @@ class RandomState:
         """From Python numbers; `rows` int64 [S] decides the device."""
         return cls(torch.tensor([seed, step], dtype=torch.int64, device=rows.device), rows)
 
+    @classmethod
+    def of(cls, rng: RandomState | Tensor, rows: Tensor) -> RandomState:
+        """Of a state or of its tensor alone (int64 [2]: seed, step); the tensor draws for `rows`."""
+        return cls(rng, rows) if isinstance(rng, Tensor) else rng
+
     def with_rows(self, rows: Tensor) -> RandomState:
         """The same seed and step for other sets."""
         return RandomState(self.state, rows, self.layer)

@@ -29,7 +29,7 @@ def set_attention(
     lengths: Tensor | None = None,
     layout: SetLayout | None = None,
     dropout_p: float = 0.0,
-    rng: RandomState | None = None,
+    rng: RandomState | Tensor | None = None,
     attention_backend: AttentionBackend = "auto",
 ) -> Tensor:
     """`dropout(softmax(q @ k^T / sqrt(d))) @ v` within each set.
@@ -41,7 +41,8 @@ def set_attention(
             given.
         layout: packed form only, a `SetLayout` built once for all layers.
         dropout_p: probability in [0, 1) with which an attention weight is dropped.
-        rng: where dropout is drawn from (one row a set); needed if `dropout_p` > 0.
+        rng: where dropout is drawn from, needed if `dropout_p` > 0: a state with one row a set, or its int64 [2]
+            tensor, for sets 0, 1, 2, ...
         attention_backend: "reference", "sdpa" (torch's fused attention: dense sets without dropout), or
             "auto".
 
@@ -58,21 +59,23 @@ def set_attention(
         raise ValueError(f"dropout_p must be in [0, 1); got {dropout_p = }")
     if q.ndim == 3:
         layout = _packed_layout(q, lengths, layout)
-        _check_dropout(dropout_p, rng, sets=layout.lengths.numel(), tokens=layout.max_length)
+        state = _dropout_state(
+            dropout_p, rng, sets=layout.lengths.numel(), tokens=layout.max_length, device=q.device
+        )
         _refuse_sdpa(attention_backend, dense=False, dropout_p=dropout_p)
-        return reference.packed_attention(q, k, v, layout=layout, dropout_p=dropout_p, rng=rng)
+        return reference.packed_attention(q, k, v, layout=layout, dropout_p=dropout_p, rng=state)
     if layout is not None:
         raise ValueError(
             "layout goes with packed [T, h, d] tensors; give lengths with padded [B, N, h, d] ones"
         )
     _check_lengths(lengths, q)
-    _check_dropout(dropout_p, rng, sets=q.shape[0], tokens=q.shape[1])
+    state = _dropout_state(dropout_p, rng, sets=q.shape[0], tokens=q.shape[1], device=q.device)
     _refuse_sdpa(attention_backend, dense=lengths is None, dropout_p=dropout_p)
     dense = lengths is None and dropout_p == 0.0 and q.dtype != torch.float64
     if attention_backend == "sdpa" or (attention_backend == "auto" and dense):
         out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         return out.transpose(1, 2)
-    return reference.padded_attention(q, k, v, lengths=lengths, dropout_p=dropout_p, rng=rng)
+    return reference.padded_attention(q, k, v, lengths=lengths, dropout_p=dropout_p, rng=state)
 
 
 def _check_tensors(q: Tensor, k: Tensor, v: Tensor, *, packed: bool) -> None:
@@ -114,17 +117,22 @@ def _check_lengths(lengths: Tensor | None, q: Tensor) -> None:
             raise ValueError(f"lengths must be in [0, {q.shape[1]}]; got {low} to {high}")
 
 
-def _check_dropout(dropout_p: float, rng: RandomState | None, *, sets: int, tokens: int) -> None:
+def _dropout_state(
+    dropout_p: float, rng: RandomState | Tensor | None, *, sets: int, tokens: int, device: torch.device
+) -> RandomState | None:
+    """Where dropout is drawn from, once it is known to fit; None without dropout."""
     if dropout_p == 0.0:
-        return
+        return None
     if rng is None:
         raise ValueError(f"{dropout_p = } needs rng: a RandomState with one row a set")
-    if rng.rows.numel() != sets:
-        raise ValueError(f"rng must have one row for each of {sets} sets; got {rng.rows.numel()}")
+    state = RandomState.of(rng, torch.arange(sets, device=device))
+    if state.rows.numel() != sets:
+        raise ValueError(f"rng must have one row for each of {sets} sets; got {state.rows.numel()}")
     if tokens > reference.MAX_DROPOUT_TOKENS:
         raise ValueError(
             f"attention dropout serves sets of up to {reference.MAX_DROPOUT_TOKENS} tokens; got {tokens}"
         )
+    return state
 
 
 def _refuse_sdpa(backend: str, *, dense: bool, dropout_p: float) -> None:

@@ -16,7 +16,7 @@ __all__ = ["draw_views", "sample_views"]
 
 
 def sample_views(
-    bank: Tensor, positions: Tensor, rows: Tensor, *, views: int, rng: RandomState
+    bank: Tensor, positions: Tensor, rows: Tensor, *, views: int, rng: RandomState | Tensor
 ) -> tuple[Tensor, Tensor]:
     """Two disjoint random sets of V clips for each chosen video (METHOD: SCALE, clips per video).
 
@@ -27,7 +27,8 @@ def sample_views(
         positions: [N, C, 7] clip positions.
         rows: int64 [B], rows of the bank, in any order.
         views: V, clips in each set; 2V <= C.
-        rng: seed and step; its own `rows` are not used: `rows` above are the global ids.
+        rng: seed and step, as a state or as its int64 [2] tensor; a state's own `rows` are not used: `rows` above
+            are the global ids.
 
     Returns:
         features [B, 2, V, D] and positions [B, 2, V, 7].
@@ -42,6 +43,7 @@ def sample_views(
         raise ValueError(f"positions must be {tuple(bank.shape[:2])} + (7,); got {positions.shape = }")
     if rows.ndim != 1 or rows.dtype != torch.int64:
         raise ValueError(f"rows must be int64 [B]; got {rows.shape = }, {rows.dtype = }")
+    rng = RandomState.of(rng, rows)
     if views < 1 or 2 * views > bank.shape[1]:
         raise ValueError(
             f"two disjoint sets of {views = } clips need {2 * views} clips a video; "

@@ -201,3 +201,23 @@ def test_training_learns_what_only_order_tells():
     assert losses.set_loss < 4.5  # log 128 = 4.85 knows nothing, log 64 = 4.16 knows the order alone
     assert right > 0.95
     assert by_mean < 0.8
+
+
+def test_a_plain_tensor_of_seed_and_step_serves_as_state():
+    torch.manual_seed(0)
+    model = scalefast.SCALE(12, hidden_dim=64).train()
+    x, p, _ = ragged([4] * 6, 4)
+    rows, tensor = torch.arange(6), torch.tensor([8, 3])
+    state = RandomState(tensor, rows)
+    assert torch.equal(model(x, p, rng=tensor).video, model(x, p, rng=state).video)
+    task = scalefast.SCALEPretraining(model, head_dim=8, target_dim=8)
+    sets = x.view(3, 2, 4, 12), p.view(3, 2, 4, 7)
+    assert torch.equal(task(*sets, rng=tensor).loss, task(*sets, rng=RandomState(tensor, rows[:3])).loss)
+    q = x[..., None]
+    attend = scalefast.kernels.set_attention
+    assert torch.equal(attend(q, q, q, dropout_p=0.5, rng=tensor), attend(q, q, q, dropout_p=0.5, rng=state))
+    views = [
+        scalefast.kernels.sample_views(x, p, rows, views=2, rng=rng)[0]
+        for rng in (tensor, state.with_rows(rows + 9))
+    ]
+    assert torch.equal(*views)
