@@ -16,8 +16,9 @@ import os
 import sys
 from pathlib import Path
 
-# Before torch is loaded: its waiting threads shall not take the cores from the processes that decode.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Before torch is loaded: its threads shall not spin for long while they wait, or they take the cores from the
+# processes that decode. (Sleeping at once, as OMP_WAIT_POLICY=PASSIVE has it, would slow training down.)
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import scalefast
 from scalefast.errors import InputError, ScalefastError

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from scalefast import kernels
 from scalefast._collectives import gather_rows, global_mean, global_offset
-from scalefast._linear import HeadLinear
 from scalefast.kernels import RandomState
 from scalefast.model import SCALE, check_lengths, padding, random_state
 
@@ -222,5 +221,5 @@ def _head(*widths: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for i, (inner, outer) in enumerate(itertools.pairwise(widths)):
         layers += [nn.GELU()] if i else []
-        layers += [HeadLinear(inner, outer)]
+        layers += [nn.Linear(inner, outer, bias=False)]
     return nn.Sequential(*layers)

@@ -106,6 +106,11 @@ class _InfoNCERows(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_rows: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.autocast(grad_rows.device.type, enabled=False):
+            return _InfoNCERows._gradients(ctx, grad_rows)
+
+    @staticmethod
+    def _gradients(ctx: Any, grad_rows: Tensor) -> tuple[Tensor | None, ...]:
         queries, keys, temperature, positives, query_groups, key_groups, lse = ctx.saved_tensors
         need_q, need_k, need_t = ctx.needs_input_grad[:3]
         q, k, scale = queries.to(lse.dtype), keys.to(lse.dtype), 1.0 / temperature.to(lse.dtype)
@@ -151,6 +156,8 @@ def infonce_rows(
     if len(keys) == 0 or len(queries) == 0:
         zero = (queries.sum() + keys.sum()) * 0.0 + torch.zeros(len(queries), device=queries.device)
         return RowStatistics(zero, torch.zeros_like(zero, dtype=torch.bool), zero.detach())
-    return RowStatistics(
-        *_InfoNCERows.apply(queries, keys, temperature, positives, query_groups, key_groups, same_group)
-    )
+    # Autocast would take the products to bf16 behind the op's back: logits are fp32 whatever surrounds the call.
+    with torch.autocast(queries.device.type, enabled=False):
+        return RowStatistics(
+            *_InfoNCERows.apply(queries, keys, temperature, positives, query_groups, key_groups, same_group)
+        )

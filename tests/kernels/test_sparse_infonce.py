@@ -149,6 +149,23 @@ def test_frozen_keys_get_no_gradient_and_the_queries_get_the_same():
     assert torch.equal(one.grad, both[0].grad)
 
 
+def test_autocast_around_it_changes_nothing():
+    q, k, positives, _ = make(50, 70, 33, torch.float32)
+
+    def run(forward, backward):
+        a, b = (x.clone().requires_grad_() for x in (q, k))
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=forward):
+            loss = kernels.sparse_infonce(a, b, positives, temperature=0.2, normalize=True).loss
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=backward):
+            loss.backward()
+        return loss.detach(), a.grad, b.grad
+
+    plain = run(False, False)
+    for around in ((True, False), (True, True), (False, True)):
+        for got, want in zip(run(*around), plain, strict=True):
+            assert torch.equal(got, want)
+
+
 def test_large_logits_do_not_overflow():
     q = torch.full((2, 3), 100.0, requires_grad=True)
     out = kernels.sparse_infonce(
