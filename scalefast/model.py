@@ -52,7 +52,7 @@ class SCALE(nn.Module, HubModel):
 
     Pre-norm ViT blocks with head dimension 32; a clip's position goes through an MLP and is added to its
     token; CLS has no position. Linear layers keep PyTorch's own initialisation: with ViT's (standard
-    deviation .02) a position's embedding starts ten times weaker than a clip's, and the order of clips was
+    deviation .02) a position's embedding starts 25 times weaker than a clip's (here 4), and the order of clips was
     not learnt at all where this learns it in 300 steps (docs/recipe.md). Dropout, on attention weights and on
     both outputs of every block, is active in training mode only.
 
