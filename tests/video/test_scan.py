@@ -145,7 +145,7 @@ def test_worker_killed_from_outside_costs_nothing(
 def test_decoding_that_takes_too_long(
     tmp_path: Path, render: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = render(tmp_path / "long.mp4", frames=60, height=360, width=640, options={"preset": "ultrafast"})
+    path = render(tmp_path / "long.mp4", frames=600, height=360, width=640, options={"preset": "ultrafast"})
     entry = VideoEntry(id="x", path=path)
     assert scan_module._limit(entry, seconds=60) == 60 + path.stat().st_size / (256 << 10), (
         "large files get more"
@@ -153,7 +153,7 @@ def test_decoding_that_takes_too_long(
     assert scan_module._limit(VideoEntry(id="x", path=tmp_path / "gone"), seconds=60) == 60
     monkeypatch.setattr(scan_module, "_BYTES_A_SECOND", 1 << 40)
     summary = scan_videos(
-        _entries({"x": path}), out=tmp_path / "l.csv", workers=1, timeout=0.05, progress=False
+        _entries({"x": path}), out=tmp_path / "l.csv", workers=1, timeout=0.01, progress=False
     )
     assert (summary.rows[0].status, summary.rows[0].reason) == ("bad", "timeout")
 
