@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scalefast import kernels
+from scalefast._linear import Linear
 from scalefast.hub import HubModel
 from scalefast.kernels import RandomState
 from scalefast.kernels.ops.philox import Site, dropout_multiplier
@@ -91,9 +92,9 @@ class SCALE(nn.Module, HubModel):
             raise ValueError(f"dropout must be in [0, 1) and mlp_ratio > 0; got {dropout = }, {mlp_ratio = }")
         self.feature_dim, self.hidden_dim, self.num_layers = feature_dim, hidden_dim, num_layers
         self.mlp_ratio, self.dropout, self.num_heads = mlp_ratio, dropout, heads
-        self.input_projection = nn.Linear(feature_dim, hidden_dim)
+        self.input_projection = Linear(feature_dim, hidden_dim)
         self.position_mlp = nn.Sequential(
-            nn.Linear(POSITION_DIM, 2 * hidden_dim), nn.ReLU(), nn.Linear(2 * hidden_dim, hidden_dim)
+            Linear(POSITION_DIM, 2 * hidden_dim), nn.ReLU(), Linear(2 * hidden_dim, hidden_dim)
         )
         self.cls_token = nn.Parameter(torch.zeros(hidden_dim))
         self.mask_token = nn.Parameter(torch.zeros(hidden_dim))
@@ -195,11 +196,11 @@ class Block(nn.Module):
         super().__init__()
         self.num_heads, self.dropout, self.layer = num_heads, dropout, layer
         self.norm1 = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.projection = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.projection = Linear(width, width)
         self.norm2 = nn.LayerNorm(width)
-        self.fc1 = nn.Linear(width, int(width * mlp_ratio))
-        self.fc2 = nn.Linear(int(width * mlp_ratio), width)
+        self.fc1 = Linear(width, int(width * mlp_ratio))
+        self.fc2 = Linear(int(width * mlp_ratio), width)
 
     def forward(self, x: Tensor, *, lengths: Tensor | None, rng: RandomState | None) -> Tensor:
         """[B, N, H] -> [B, N, H]; `lengths` counts tokens, CLS included."""

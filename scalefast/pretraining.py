@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from scalefast import kernels
 from scalefast._collectives import gather_rows, global_mean, global_offset
+from scalefast._linear import Linear
 from scalefast.kernels import RandomState
 from scalefast.model import SCALE, check_lengths, padding, random_state
 
@@ -153,11 +154,14 @@ class SCALEPretraining(nn.Module):
         lengths: Tensor | None,
         group: dist.ProcessGroup | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        # On a GPU a static number of rows, so that nothing waits for the count; on CPU exactly the masked
-        # ones.
-        capacity = None
+        # On a GPU a static number of rows, so that nothing waits for the count. On CPU the masked ones, rounded up to
+        # a thirty-second of the clips: tensors whose size changes with every step leave holes that no other step
+        # fills, and the process grows.
         if clips.is_cuda:
             capacity = kernels.default_capacity(mask.numel(), probability=self.mask_ratio)
+        else:
+            unit = max(1, mask.numel() // 32)
+            capacity = -(-int(mask.sum()) // unit) * unit
         rows, index, count = kernels.gather_masked(clips, mask, capacity=capacity)
         candidates = features.flatten(0, 1).to(self.model.cls_token.dtype)
         if lengths is not None:  # padding is no candidate
@@ -221,5 +225,5 @@ def _head(*widths: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for i, (inner, outer) in enumerate(itertools.pairwise(widths)):
         layers += [nn.GELU()] if i else []
-        layers += [nn.Linear(inner, outer, bias=False)]
+        layers += [Linear(inner, outer, bias=False)]
     return nn.Sequential(*layers)

@@ -2,10 +2,14 @@
 
     python benchmarks/programs/train_step.py --mode dense --rounds 5
 
-prints one JSON line: the seconds of each round, peak memory above the import, and the load before.
+prints one JSON line: the seconds of each round after a first that is not counted, peak memory above the import, and the
+load before.
 
 Dense means as the method is written down: every token goes through the prediction head, whole matrices of logits and
-log-softmax, `torch.nn.functional.dropout`, everything in fp32. It shares the weights' shapes and the optimiser.
+log-softmax, `torch.nn.functional.linear` and `dropout`, everything in fp32. It shares the weights and the optimiser.
+
+scalefast's forms keep freed memory, as its trainer does; the dense form runs in the process as PyTorch leaves it.
+`--malloc` decides otherwise, to see what that alone is worth.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import json
 import os
 import resource
 import time
+from multiprocessing.connection import Connection
 
 import torch
 from torch import Tensor, nn
@@ -34,28 +39,36 @@ class DenseSCALE(nn.Module):
     def forward(self, features: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         model, task = self.task.model, self.task
         videos, _, clips, dim = features.shape
-        x = model.input_projection(features.flatten(0, 1))
-        x = torch.where(mask.flatten(0, 1)[..., None], model.mask_token, x) + model.position_mlp(
-            positions.flatten(0, 1)
-        )
+        x = plain(model.input_projection, features.flatten(0, 1))
+        places = plain(model.position_mlp, positions.flatten(0, 1))
+        x = torch.where(mask.flatten(0, 1)[..., None], model.mask_token, x) + places
         x = torch.cat([model.cls_token.expand(2 * videos, 1, -1), x], 1)
         for block in model.blocks:
-            q, k, v = block.qkv(block.norm1(x)).unflatten(-1, (3, block.num_heads, -1)).permute(2, 0, 3, 1, 4)
+            qkv = plain(block.qkv, block.norm1(x)).unflatten(-1, (3, block.num_heads, -1))
+            q, k, v = qkv.permute(2, 0, 3, 1, 4)
             weights = self._drop(torch.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, -1))
-            x = x + self._drop(block.projection((weights @ v).transpose(1, 2).flatten(2)))
-            x = x + self._drop(block.fc2(self._drop(F.gelu(block.fc1(block.norm2(x))))))
+            x = x + self._drop(plain(block.projection, (weights @ v).transpose(1, 2).flatten(2)))
+            hidden = self._drop(F.gelu(plain(block.fc1, block.norm2(x))))
+            x = x + self._drop(plain(block.fc2, hidden))
         x = model.norm(x)
-        predictions = F.normalize(task.prediction_head(x[:, 1:].flatten(0, 1)), dim=1)
-        targets = F.normalize(task.target_head(features.reshape(-1, dim)), dim=1)
+        predictions = F.normalize(plain(task.prediction_head, x[:, 1:].flatten(0, 1)), dim=1)
+        targets = F.normalize(plain(task.target_head, features.reshape(-1, dim)), dim=1)
         own = torch.arange(2 * videos * clips)
         every = -torch.log_softmax(predictions @ targets.T / task.temperature, dim=1)[own, own]
         mcm = (every * mask.flatten()).sum() / mask.sum()
-        first, second = F.normalize(task.set_head(x[:, 0]), dim=1).unflatten(0, (videos, 2)).unbind(1)
+        first, second = F.normalize(plain(task.set_head, x[:, 0]), dim=1).unflatten(0, (videos, 2)).unbind(1)
         across, own = first @ second.T / task.temperature, torch.arange(videos)
         return (mcm + (F.cross_entropy(across, own) + F.cross_entropy(across.T, own)) / 2) / 2
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.task.model.dropout, self.training)
+
+
+def plain(layers: nn.Module, x: Tensor) -> Tensor:
+    """The layers with PyTorch's own matrix product instead of `scalefast`'s choice of one."""
+    for layer in layers if isinstance(layers, nn.Sequential) else [layers]:
+        x = F.linear(x, layer.weight, layer.bias) if isinstance(layer, nn.Linear) else layer(x)
+    return x
 
 
 class Step:
@@ -103,6 +116,27 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def prepared(mode: str, *, threads: int, malloc: str | None, **sizes: int) -> tuple[Step, str, float]:
+    """A step in a process that is set up for it, how freed memory is treated, and the peak before, MB."""
+    torch.set_num_threads(threads)
+    # What importing costs is not the step's: ours, and what torch's first optimiser imports.
+    for module in ("scalefast.pretraining", "scalefast.training.memory", "torch._dynamo"):
+        importlib.import_module(module)
+    malloc = malloc or ("default" if mode == "dense" else "keep")
+    if malloc == "keep":
+        importlib.import_module("scalefast.training.memory").keep_freed_memory()
+    before = peak_mb()
+    return Step(mode, **sizes), malloc, before
+
+
+def serve(mode: str, pipe: Connection, *, threads: int, **sizes: int) -> None:
+    """Take a step, answering its loss, for every True that comes; then answer the peak above the import, MB."""
+    step, _, before = prepared(mode, threads=threads, malloc=None, **sizes)
+    while pipe.recv():
+        pipe.send(step())
+    pipe.send(peak_mb() - before)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -112,20 +146,22 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--views", type=int, default=8)
     parser.add_argument("--dim", type=int, default=768)
+    parser.add_argument(
+        "--malloc", choices=("keep", "default"), help="keep freed memory or not (by default not if dense)"
+    )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    # What importing costs is not the step's: ours, and what torch's first optimiser imports.
-    for module in ("scalefast.pretraining", "torch._dynamo"):
-        importlib.import_module(module)
-    before, load, seconds = peak_mb(), os.getloadavg()[0], []
-    step = Step(args.mode, batch=args.batch, views=args.views, dim=args.dim)
+    load, seconds = os.getloadavg()[0], []
+    step, malloc, before = prepared(
+        args.mode, threads=args.threads, malloc=args.malloc, batch=args.batch, views=args.views, dim=args.dim
+    )
     step()
     for _ in range(args.rounds):
         start = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - start)
-    print(json.dumps({"mode": args.mode, "seconds": seconds, "peak_mb": peak_mb() - before, "load": load}))
+    facts = {"mode": args.mode, "malloc": malloc, "seconds": seconds}
+    print(json.dumps({**facts, "peak_mb": peak_mb() - before, "load": load}))
 
 
 if __name__ == "__main__":

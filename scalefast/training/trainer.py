@@ -17,6 +17,7 @@ from scalefast.training.bank import load_bank
 from scalefast.training.config import PretrainConfig
 from scalefast.training.distributed import join_world
 from scalefast.training.logs import LOG_NAME, read_log
+from scalefast.training.memory import keep_freed_memory
 from scalefast.training.metrics import METRICS
 from scalefast.training.progress import Progress
 from scalefast.training.run_folder import RunFolder, build_record, read_record
@@ -96,6 +97,8 @@ def pretrain(
                 PretrainConfig.from_dict(read_record(folder.path)["config"]) if resuming else PretrainConfig()
             )
         config = resolved(config, device=world.device)
+        if world.device.type == "cpu":
+            keep_freed_memory()
 
         bank = load_bank(store, views=config.views, device=world.device)
         task = build_task(config, feature_dim=bank.features.shape[-1]).to(world.device)
