@@ -1,66 +1,16 @@
-"""A linear layer that takes the faster of PyTorch's two fp32 matrix products on CPU.
-
-PyTorch sends fp32 products on CPU to MKL, which on AMD processors keeps to AVX2 even where AVX-512 is there. Its 1 x 1
-convolution is the same arithmetic and goes to oneDNN, which uses AVX-512 on both makes: on two Zen 5 cores 8192 x 2048
-times 2048 x 2048 runs at 404 against 196 GFLOP/s forward, and 411 and 315 against 196 and 197 for its two gradients
-(torch 2.13.0, 2026-11-21). Everywhere else, and in every other dtype, this is `torch.nn.Linear`.
-"""
+"""`torch.nn.Linear` by the product that is fastest here."""
 
 from __future__ import annotations
 
-import platform
-from pathlib import Path
-
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-__all__ = ["PREFERS_ONEDNN", "Linear", "linear"]
+from scalefast.kernels.ops.products import linear
 
-SMALLEST = 1 << 26
-"""Multiplications from which the product is worth the call: below, preparing the convolution costs what it saves."""
-
-
-def _prefers_onednn() -> bool:
-    """A rule about the processor, not a measurement: the product taken decides the last bits, and a resumed run must
-    take the same."""
-    wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
-    return torch.backends.mkldnn.is_available() and wide and _vendor() == "AuthenticAMD"
-
-
-def _vendor() -> str:
-    if platform.system() != "Linux" or platform.machine() != "x86_64":
-        return ""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "")
-
-
-PREFERS_ONEDNN = _prefers_onednn()
-"""Whether this machine's large fp32 products are faster in oneDNN: AMD with AVX-512."""
-
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`torch.nn.functional.linear`: [..., D] by [E, D] to [..., E]."""
-    if not _convolves(x, weight):
-        return F.linear(x, weight, bias)
-    # Rows as the pixels of one image with D channels, channels last: no value moves, before or after.
-    image = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
-    out = F.conv2d(image, weight[:, :, None, None], bias)
-    return out.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
-
-
-def _convolves(x: Tensor, weight: Tensor) -> bool:
-    if not PREFERS_ONEDNN or torch.compiler.is_compiling():
-        return False
-    plain_fp32 = x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu"
-    return plain_fp32 and x.numel() * len(weight) >= SMALLEST and not torch.is_autocast_enabled("cpu")
+__all__ = ["Linear"]
 
 
 class Linear(nn.Linear):
-    """`torch.nn.Linear` with the same parameters and initialisation, by `linear`."""
+    """`torch.nn.Linear` with the same parameters and initialisation, by `kernels/products`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features]."""

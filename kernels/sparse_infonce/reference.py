@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..products import linear
+
 __all__ = ["RowStatistics", "infonce_rows", "tile_rows"]
 
 _TILE_ELEMENTS = 1 << 22
@@ -85,7 +87,7 @@ class _InfoNCERows(torch.autograd.Function):
         top1 = torch.empty_like(valid)
         for start in range(0, len(q), tile_rows(len(k))):
             rows = slice(start, start + tile_rows(len(k)))
-            logits = (q[rows] * scale) @ k.T
+            logits = linear(q[rows] * scale, k)
             pairs = _pairs(rows, positives, query_groups, key_groups, same_group, work)
             if pairs.left_out is not None:
                 logits.masked_fill_(pairs.left_out, float("-inf"))
@@ -118,11 +120,14 @@ class _InfoNCERows(torch.autograd.Function):
         grad_q = torch.empty_like(q) if need_q else None
         grad_k = torch.zeros_like(k) if need_k else None
         grad_t = torch.zeros_like(scale)
+        k = k.detach().requires_grad_(need_k)
         for start in range(0, len(q), tile_rows(len(k))):
             rows = slice(start, start + tile_rows(len(k)))
             own = positives[rows].clamp(min=0)[:, None]
-            q_tile = q[rows] * scale
-            slope = q_tile @ k.T
+            q_tile = (q[rows] * scale).requires_grad_(need_q)
+            with torch.enable_grad():
+                product = linear(q_tile, k)
+            slope = product.detach()
             pairs = _pairs(rows, positives, query_groups, key_groups, ctx.same_group, lse.dtype)
             if pairs.left_out is not None:
                 slope.masked_fill_(pairs.left_out, float("-inf"))
@@ -133,10 +138,13 @@ class _InfoNCERows(torch.autograd.Function):
             else:
                 slope.scatter_add_(1, own, slope.new_full((1, 1), -1.0).expand_as(own))
             slope.mul_(weight[rows, None])  # d loss / d logit
+            # A product's backward pass needs its inputs only, so that its output could become the slope in place.
+            leaves = [leaf for leaf in (q_tile, k) if leaf.requires_grad]
+            grads = list(torch.autograd.grad(product, leaves, slope)) if leaves else []
             if grad_q is not None:
-                torch.mul(slope @ k, scale, out=grad_q[rows])
+                torch.mul(grads.pop(0), scale, out=grad_q[rows])
             if grad_k is not None:
-                grad_k.addmm_(slope.T, q_tile)
+                grad_k += grads.pop(0)
             if logits is not None:
                 # Keys that are left out have slope 0 and logit -inf: their product must be 0, not NaN.
                 grad_t -= (slope * logits.masked_fill_(slope == 0, 0.0)).sum() * scale

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from scalefast import _linear
 from scalefast._linear import Linear
+from scalefast.kernels.ops import products
 
 
 @pytest.fixture
 def onednn(monkeypatch):
     """Every fp32 product goes to oneDNN, whatever the processor and the size; counts them."""
-    monkeypatch.setattr(_linear, "PREFERS_ONEDNN", True)
-    monkeypatch.setattr(_linear, "SMALLEST", 0)
+    monkeypatch.setattr(products, "PREFERS_ONEDNN", True)
+    monkeypatch.setattr(products, "SMALLEST", 0)
     calls = []
 
     def counted(*args):
@@ -24,7 +24,7 @@ def onednn(monkeypatch):
     class Functional:
         linear, conv2d = staticmethod(F.linear), staticmethod(counted)
 
-    monkeypatch.setattr(_linear, "F", Functional)
+    monkeypatch.setattr(products, "F", Functional)
     return calls
 
 
@@ -77,7 +77,7 @@ def test_what_is_not_plain_fp32_takes_pytorchs_own(onednn):
 
 
 def test_small_and_empty_products_take_pytorchs_own(onednn, monkeypatch):
-    monkeypatch.setattr(_linear, "SMALLEST", 1 << 26)
+    monkeypatch.setattr(products, "SMALLEST", 1 << 26)
     assert Linear(4, 3)(torch.zeros(0, 4)).shape == (0, 3)
     assert Linear(4, 3)(torch.zeros(2, 4)).shape == (2, 3)
     assert onednn == []
@@ -95,6 +95,6 @@ def test_small_and_empty_products_take_pytorchs_own(onednn, monkeypatch):
     ],
 )
 def test_the_rule_is_about_the_processor(vendor, capability, expected, monkeypatch):
-    monkeypatch.setattr(_linear, "_vendor", lambda: vendor)
+    monkeypatch.setattr(products, "_vendor", lambda: vendor)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    assert _linear._prefers_onednn() is expected
+    assert products._prefers_onednn() is expected
