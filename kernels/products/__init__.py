@@ -46,10 +46,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`torch.nn.functional.linear`: [..., D] by [E, D] to [..., E]."""
     if not _convolves(x, weight):
         return F.linear(x, weight, bias)
-    # Rows as the pixels of one image with D channels, channels last: no value moves, before or after.
-    image = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
-    out = F.conv2d(image, weight[:, :, None, None], bias)
-    return out.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
+    # Rows as the pixels of one image with D channels, channels last: no value moves, before or after. No reshape behind
+    # the convolution: its backward pass would clear and copy a whole gradient.
+    rows = x.flatten(0, -2) if x.ndim > 2 else x
+    image = rows[None, :, None, :].permute(0, 3, 1, 2)
+    out = F.conv2d(image.contiguous(memory_format=torch.channels_last), weight[:, :, None, None], bias)
+    rows = out.permute(0, 2, 3, 1).squeeze(2).squeeze(0)
+    return rows.unflatten(0, x.shape[:-1]) if x.ndim > 2 else rows
 
 
 def _convolves(x: Tensor, weight: Tensor) -> bool:

@@ -127,7 +127,7 @@ class _InfoNCERows(torch.autograd.Function):
             q_tile = (q[rows] * scale).requires_grad_(need_q)
             with torch.enable_grad():
                 product = linear(q_tile, k)
-            slope = product.detach()
+            slope = product.data  # not detach(): that would tell autograd, which then copies a whole tile
             pairs = _pairs(rows, positives, query_groups, key_groups, ctx.same_group, lse.dtype)
             if pairs.left_out is not None:
                 slope.masked_fill_(pairs.left_out, float("-inf"))
