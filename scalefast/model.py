@@ -80,7 +80,7 @@ class SCALE(nn.Module, HubModel):
         num_heads: int | None = None,
     ) -> None:
         super().__init__()
-        kernels.backend("cpu")  # refuses a SCALEFAST_BACKEND that is not there, before anything is computed
+        kernels.backend()  # refuses a SCALEFAST_BACKEND that is not there, before anything is computed
         heads = hidden_dim // HEAD_DIM if num_heads is None else num_heads
         _check_sizes(feature_dim=feature_dim, hidden_dim=hidden_dim, num_layers=num_layers)
         if heads < 1 or hidden_dim % heads:

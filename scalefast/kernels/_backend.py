@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
+from scalefast.kernels.ops.dispatch import OPS, choose
+
 __all__ = ["OpBackend", "backend"]
 
-Implementation = Literal["reference", "native", "triton"]
-OPS = ("embed_sets", "gather_masked", "set_attention", "sparse_infonce", "sample_views")
+Implementation = Literal["reference", "triton"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class OpBackend:
 def backend(device: str | torch.device | None = None) -> dict[str, OpBackend]:
     """The implementation of every op on a device (default: CUDA if there is one, else CPU), and why.
 
-    `SCALEFAST_BACKEND` = `auto` (default) or `reference` chooses; anything that this version cannot serve is
-    refused rather than replaced.
+    `SCALEFAST_BACKEND` = `auto` (default), `reference` or `triton` chooses; what cannot be served is refused rather
+    than replaced. Tensors in fp64 are the reference's wherever they are.
 
     Raises:
         ValueError: `SCALEFAST_BACKEND` names an implementation that is not there.
@@ -36,15 +36,5 @@ def backend(device: str | torch.device | None = None) -> dict[str, OpBackend]:
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(device)
-    wish = os.environ.get("SCALEFAST_BACKEND", "auto")
-    if wish not in ("auto", "reference"):
-        raise ValueError(
-            f"SCALEFAST_BACKEND={wish!r} is not available: this version has the reference implementation "
-            "alone; use 'auto' or 'reference'"
-        )
-    reason = (
-        "SCALEFAST_BACKEND=reference"
-        if wish == "reference"
-        else "plain PyTorch, the only implementation in this version"
-    )
-    return {op: OpBackend(op, str(device), "reference", reason) for op in OPS}
+    choice = choose(device)
+    return {op: OpBackend(op, str(device), choice.implementation, choice.reason) for op in OPS}
