@@ -1,4 +1,4 @@
-# make demo | test | lint | format | bench | gpu | wheel | clean. Needs git, make and Python 3.11 or newer; a compiler, CMake, FFmpeg and a
+# make demo | test | lint | format | bench | gpu | crosscompile | wheel | clean. Needs git, make and Python 3.11 or newer; a compiler, CMake, FFmpeg and a
 # GPU are not needed. Everything is installed into .venv beside this file, from a CPU build of torch:
 #   TORCH_VERSION  the torch that every pip call is held to
 #   TORCH_INDEX    where its CPU builds come from; empty: pip's own configuration alone
@@ -20,7 +20,7 @@ TORCH_STAMP := $(VENV)/.installed-torch-$(TORCH_VERSION)
 CONSTRAINTS := $(VENV)/constraints.txt
 METADATA := setup.py pyproject.toml scalefast/_version.py
 
-.PHONY: help demo test bench gpu lint format wheel torch clean
+.PHONY: help demo test bench gpu crosscompile lint format wheel torch clean
 .DEFAULT_GOAL := help
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo 'make test     run the tests'
 	@echo 'make lint     ruff and mypy;  make format: ruff, writing'
 	@echo 'make bench    run the benchmarks on this machine;  make gpu RESULTS=folder: GPU tests and benchmarks'
+	@echo 'make crosscompile  compile every GPU kernel that ships, for four GPUs on three releases of Triton; no GPU needed'
 	@echo 'make wheel    build dist/*.whl;  make clean: remove .venv and everything built'
 
 demo: $(DEMO_STAMP)
@@ -43,6 +44,19 @@ bench: $(DEV_STAMP)
 # With the machine's own python3 and its CUDA build of torch, nothing installed and nothing fetched; the steps are in .ci/gpu.
 gpu:
 	PYTHON='$(PYTHON)' .ci/gpu '$(RESULTS)'
+
+# Each release of Triton in a folder of its own, in front of the one that the tests use.
+TRITON_VERSIONS ?= 3.6.0 3.7.0 3.9.0
+ARCHS ?= sm_80 sm_90 sm_100 gfx942
+crosscompile: $(DEV_STAMP) $(TRITON_VERSIONS:%=$(VENV)/triton-%)
+	@status=0; for version in $(TRITON_VERSIONS); do \
+	  PYTHONPATH="$(CURDIR)/$(VENV)/triton-$$version" TRITON_CACHE_DIR="$(CURDIR)/$(VENV)/cache-$$version" \
+	    $(IN_VENV) -P -m scalefast.kernels.crosscompile --arch $(ARCHS) || status=1; \
+	done; exit $$status
+
+$(VENV)/triton-%: $(DEV_STAMP)
+	$(IN_VENV) -m pip install --quiet --no-deps --target $@.part 'triton==$*'
+	@mv $@.part $@
 
 lint: $(DEV_STAMP)
 	$(VENV)/bin/ruff check .

@@ -47,6 +47,7 @@ VERB_EXTRAS: dict[str, tuple[str, ...]] = {
     "embed": (),
     "search": (),
     "report": ("report",),
+    "precompile": ("gpu",),
     "doctor": (),
 }
 """Verb -> the extras without which it cannot run."""

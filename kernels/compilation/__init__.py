@@ -1,8 +1,8 @@
 """Compiling kernels for a GPU that is not there: what ships is compiled and its resources are held to a budget.
 
 Triton compiles for an architecture without a driver if something answers for the device. The kernel goes through its
-own launcher's `warmup`, so that arguments are specialised (divisible by 16, equal to 1) as in a real launch, and what is
-compiled here is found in Triton's cache there.
+own launcher's `warmup`, so that arguments are specialised (divisible by 16, equal to 1) as in a real launch, and what
+is compiled here is found in Triton's cache there.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ VERBS = {
     "embed": "write one vector a video",
     "search": "find the videos nearest to a video",
     "report": "write one HTML page with the results, curves, a map and neighbours",
+    "precompile": "compile the GPU kernels ahead, on a machine that need not have a GPU",
     "doctor": "say what is installed, what serves each op and why, and what to install",
 }
 """Every verb and what it does, in the order of the stages."""
