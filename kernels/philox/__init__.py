@@ -13,7 +13,16 @@ from torch import Tensor
 
 from .reference import philox_words
 
-__all__ = ["RandomState", "Site", "check_seed", "dropout_multiplier", "philox_words", "uniform_bits"]
+__all__ = [
+    "RandomState",
+    "Site",
+    "check_seed",
+    "dropout_limit",
+    "dropout_multiplier",
+    "philox_words",
+    "site_word",
+    "uniform_bits",
+]
 
 # Blocks of 8 numbers that are worked on at a time, so that the six int64 buffers stay in cache: 17 ns a block
 # at 2^16, 64 ns at 2^20 (2-core EPYC, Zen 5, 2026-11-21).
@@ -80,10 +89,35 @@ class RandomState:
 
     def words(self, site: int, index: Tensor) -> list[Tensor]:
         """Four words for every (set, index): `index` int64 [N] -> four int64 [S, N]."""
-        site = site + 16 * self.layer if site >= Site.ATTENTION_DROPOUT else site
         return philox_words(
-            self.state[0], step=self.state[1], row=self.rows[:, None], site=site, index=index[None, :]
+            self.state[0],
+            step=self.state[1],
+            row=self.rows[:, None],
+            site=site_word(site, self.layer),
+            index=index[None, :],
         )
+
+
+def site_word(site: int, layer: int) -> int:
+    """The counter word of a site in a transformer layer; only the dropout sites differ between layers."""
+    return int(site) + 16 * layer if site >= Site.ATTENTION_DROPOUT else int(site)
+
+
+def dropout_limit(p: float) -> tuple[int, float]:
+    """For dropping with probability p: the limit that 16 bits, read as two's complement, must reach to be kept, and
+    the scale of what is kept.
+
+    Raises:
+        ValueError: p is outside [0, 1).
+    """
+    if not 0.0 <= p < 1.0:
+        raise ValueError(f"dropout probability must be in [0, 1); got {p = }")
+    threshold = round(p * 65536)
+    if threshold == 65536:
+        raise ValueError(
+            f"dropout probability must be at most 1 - 2^-17: it is rounded to 1/65536; got {p = }"
+        )
+    return threshold - 32768, 65536.0 / (65536 - threshold)
 
 
 def uniform_bits(rng: RandomState, *, site: int, count: int) -> Tensor:
@@ -113,10 +147,7 @@ def dropout_multiplier(
     Returns:
         [S, lanes].
     """
-    if not 0.0 <= p < 1.0:
-        raise ValueError(f"dropout probability must be in [0, 1); got {p = }")
-    threshold = round(p * 65536)
-    scale = 65536.0 / (65536 - threshold)
+    limit, scale = dropout_limit(p)
     sets, width = rng.rows.numel(), 8 * blocks.numel()
     lanes = width if lanes is None else lanes
     out = torch.empty(sets, lanes, dtype=dtype, device=rng.rows.device)
@@ -124,7 +155,7 @@ def dropout_multiplier(
     for start in range(0, sets, stride):
         part = rng.with_rows(rng.rows[start : start + stride])
         words = torch.stack([w.to(torch.int32) for w in part.words(site, blocks)], dim=-1)
-        keep = words.view(torch.int16).view(-1, width) >= threshold - 32768
+        keep = words.view(torch.int16).view(-1, width) >= limit
         torch.mul(keep[:, :lanes].to(dtype), scale, out=out[start : start + stride])
     return out
 
