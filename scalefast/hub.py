@@ -16,6 +16,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
+from scalefast._files import write_atomically
 from scalefast._version import __version__
 from scalefast.errors import DataError, InputError
 
@@ -26,7 +27,6 @@ __all__ = [
     "fill",
     "load_weights",
     "save_weights",
-    "write_atomically",
 ]
 
 CONFIG_NAME = "config.json"
@@ -101,20 +101,6 @@ class HubModel:
             return str(
                 api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Upload with scalefast")
             )
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a whole file or nothing: a reader never sees half of it, and a full disk leaves the old one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def save_weights(state: dict[str, torch.Tensor], path: Path) -> None:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from scalefast._files import write_atomically
 from scalefast.evaluation._run import default_device, load, open_store
 from scalefast.evaluation.representations import represent
 from scalefast.evaluation.results import check_place
-from scalefast.hub import write_atomically
 
 if TYPE_CHECKING:
     from scalefast.features import FeatureStore

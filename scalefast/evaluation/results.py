@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
+from scalefast._files import write_atomically
 from scalefast.errors import DataError, InputError
 from scalefast.evaluation.data import SplitCounts
-from scalefast.hub import write_atomically
 
 __all__ = [
     "Accuracies",

@@ -1,16 +1,16 @@
-"""Files that are either there whole or not there, and what a full disk says."""
+"""A store's files, whole or not there, and what a full disk says."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from scalefast import _files
 from scalefast.errors import StoreError
 
-__all__ = ["TEMPORARY_SUFFIX", "disk_errors", "sync_folder", "write_atomically"]
+__all__ = ["TEMPORARY_SUFFIX", "disk_errors", "write_atomically"]
 
 TEMPORARY_SUFFIX = ".tmp"
 
@@ -28,16 +28,6 @@ def disk_errors(path: Path, *, advice: str) -> Iterator[None]:
         raise StoreError(f"{path}: cannot be written ({error.strerror or error}). {advice}") from error
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` survive a power cut (where the file system lets one sync a folder)."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def write_atomically(path: Path, chunks: Iterable[bytes | memoryview], *, advice: str) -> None:
     """Write `chunks` to a temporary file beside `path`, sync it, and rename it to `path`.
 
@@ -47,17 +37,6 @@ def write_atomically(path: Path, chunks: Iterable[bytes | memoryview], *, advice
     Raises:
         StoreError: the disk is full or refuses the write; the message ends with `advice`.
     """
-    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
     with disk_errors(path, advice=advice):
-        try:
-            with open(temporary, "wb") as file:
-                for chunk in chunks:
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
-        sync_folder(path.parent)
+        _files.write_atomically(path, chunks, temporary=path.with_name(path.name + TEMPORARY_SUFFIX))
+        _files.sync_folder(path.parent)

@@ -14,8 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from scalefast._files import sync_folder
 from scalefast.errors import InputError, StoreError
-from scalefast.features._atomic import TEMPORARY_SUFFIX, disk_errors, sync_folder, write_atomically
+from scalefast.features._atomic import TEMPORARY_SUFFIX, disk_errors, write_atomically
 from scalefast.features._lock import FolderLock
 from scalefast.features._sealed import FORMAT_VERSION, checksum, seal, unseal
 from scalefast.features._shard import Shard, ShardContent, encode_shard, shard_name

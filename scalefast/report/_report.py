@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from scalefast._files import write_atomically
 from scalefast.errors import InputError
 from scalefast.evaluation import Difference, Results, evaluate, read_results, represent
 from scalefast.evaluation._run import LoadedRun, default_device, load, open_store
 from scalefast.evaluation.data import check_splits
 from scalefast.evaluation.results import check_place
-from scalefast.hub import write_atomically
 from scalefast.report.page import Numbers, Page
 from scalefast.report.thumbnails import VideoFinder
 

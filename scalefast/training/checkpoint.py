@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from scalefast._files import sync_folder, write_atomically
 from scalefast.errors import DataError, TrainingError
-from scalefast.hub import write_atomically
 from scalefast.training._bytes import tensor_bytes
 
 __all__ = ["KEEP", "Checkpoint", "Checkpoints", "disk_errors"]
@@ -76,7 +75,7 @@ class Checkpoints:
         with disk_errors(path, advice=self._advice()):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(path, content)
-            _sync(self.folder)  # the new name is on the disk before an old file goes
+            sync_folder(self.folder)  # the new name is on the disk before an old file goes
         for old in self.paths()[KEEP:]:
             old.unlink(missing_ok=True)
         return path
@@ -150,11 +149,3 @@ def _digest(state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor_bytes(tensor))
     return digest.hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -25,9 +25,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from scalefast._files import write_atomically
 from scalefast._version import __version__
 from scalefast.errors import DataError, InputError, TrainingError
-from scalefast.hub import CONFIG_NAME, WEIGHTS_NAME, write_atomically
+from scalefast.hub import CONFIG_NAME, WEIGHTS_NAME
 from scalefast.training.checkpoint import disk_errors
 from scalefast.training.config import PretrainConfig
 from scalefast.training.logs import LOG_NAME, SPEED_NAME, TENSORBOARD_NAME

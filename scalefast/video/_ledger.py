@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import os
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
+from scalefast._files import write_atomically
 from scalefast.errors import DataError, InputError
 
 __all__ = ["LEDGER_COLUMNS", "LedgerRow", "LedgerStatus", "ScanSummary", "read_ledger", "write_ledger"]
@@ -87,16 +87,9 @@ def write_ledger(path: str | os.PathLike[str], rows: Sequence[LedgerRow]) -> Non
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(LEDGER_COLUMNS)
     writer.writerows((row.path, row.status, row.reason, row.frames) for row in rows)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            file.write(text.getvalue().encode("utf-8", "surrogateescape"))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
+        write_atomically(target, text.getvalue().encode("utf-8", "surrogateescape"))
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise InputError(f"{target}: the ledger cannot be written: {error.strerror}") from error
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from scalefast import _files
 from scalefast.errors import StoreError
 from scalefast.features import FeatureStore, _atomic
 from scalefast.features._lock import FolderLock
@@ -103,7 +104,7 @@ def interrupt(tiny: Any, videos: Path, out: Path, log: Path, *, shards: int) -> 
         real(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_atomic.os, "replace", crash)
+        patch.setattr(_files.os, "replace", crash)
         with pytest.raises(SimulatedCrashError):
             tiny.extract(videos, out, log)
 
@@ -241,7 +242,7 @@ def test_a_disk_that_refuses(make_store: Any, tmp_path: Path, monkeypatch: pytes
     def refuse(_: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(_atomic.os, "fsync", refuse)
+    monkeypatch.setattr(_files.os, "fsync", refuse)
     with pytest.raises(StoreError, match=r"cannot be written .*(Input/output|I/O) error"):
         make_store()
     monkeypatch.undo()
