@@ -46,7 +46,7 @@ def philox_words(seed: Tensor, *, step: Tensor, row: Tensor, site: int, index: T
     """
     shape = torch.broadcast_shapes(row.shape, index.shape)
     keys_0, keys_1 = round_keys(seed)
-    if seed.device.type == "cpu":
+    if seed.device.type == "cpu" and not torch.compiler.is_compiling():
         rounds = list(zip(keys_0.tolist(), keys_1.tolist(), strict=True))
     else:
         rounds = list(zip(keys_0.unbind(), keys_1.unbind(), strict=True))

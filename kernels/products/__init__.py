@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["PREFERS_ONEDNN", "linear"]
+__all__ = ["PREFERS_ONEDNN", "linear", "linear_gradients"]
 
 SMALLEST = 1 << 26
 """Multiplications from which the product is worth the call: below, preparing the convolution costs what it saves."""
@@ -46,13 +46,45 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`torch.nn.functional.linear`: [..., D] by [E, D] to [..., E]."""
     if not _convolves(x, weight):
         return F.linear(x, weight, bias)
-    # Rows as the pixels of one image with D channels, channels last: no value moves, before or after. No reshape behind
-    # the convolution: its backward pass would clear and copy a whole gradient.
+    # No reshape behind the convolution: its backward pass would clear and copy a whole gradient.
     rows = x.flatten(0, -2) if x.ndim > 2 else x
-    image = rows[None, :, None, :].permute(0, 3, 1, 2)
-    out = F.conv2d(image.contiguous(memory_format=torch.channels_last), weight[:, :, None, None], bias)
+    out = F.conv2d(_image(rows), weight[:, :, None, None], bias)
     rows = out.permute(0, 2, 3, 1).squeeze(2).squeeze(0)
     return rows.unflatten(0, x.shape[:-1]) if x.ndim > 2 else rows
+
+
+def linear_gradients(
+    grad: Tensor, x: Tensor, weight: Tensor, *, wanted: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of `linear(x, weight)` for x [M, D] and weight [E, D] from grad [M, E], where autograd cannot be asked.
+
+    Args:
+        wanted: whether that of x, and that of weight; None stands for one that is not.
+    """
+    if not _convolves(x, weight):
+        return (grad @ weight if wanted[0] else None), (grad.T @ x if wanted[1] else None)
+    one, zero = [1, 1], [0, 0]
+    image, kernel, _ = torch.ops.aten.convolution_backward(
+        _image(grad),
+        _image(x),
+        weight[:, :, None, None],
+        None,
+        one,
+        zero,
+        one,
+        False,
+        zero,
+        1,
+        (*wanted, False),
+    )
+    grad_x = image.permute(0, 2, 3, 1).squeeze(2).squeeze(0) if wanted[0] else None
+    return grad_x, kernel.squeeze(3).squeeze(2) if wanted[1] else None
+
+
+def _image(rows: Tensor) -> Tensor:
+    """Rows as the pixels of one image with D channels, channels last: no value moves."""
+    image = rows[None, :, None, :].permute(0, 3, 1, 2)
+    return image.contiguous(memory_format=torch.channels_last)
 
 
 def _convolves(x: Tensor, weight: Tensor) -> bool:

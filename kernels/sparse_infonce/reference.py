@@ -18,9 +18,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ..products import linear
+from ..products import linear, linear_gradients
 
 __all__ = ["RowStatistics", "infonce_rows", "tile_rows"]
 
@@ -70,14 +69,14 @@ def _pairs(
     return _Tile(None, weights / weights.sum(1, keepdim=True))
 
 
-class _InfoNCERows(torch.autograd.Function):
-    """Rows of the one-directional loss; the backward computes each tile of logits anew and keeps none."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, queries: Tensor, keys: Tensor, temperature: Tensor, positives: Tensor,
-        query_groups: Tensor | None, key_groups: Tensor | None, same_group: str,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+@torch.library.custom_op("scalefast::infonce_rows_reference", mutates_args=())
+def _forward(
+    queries: Tensor, keys: Tensor, temperature: Tensor, positives: Tensor,
+    query_groups: Tensor | None, key_groups: Tensor | None, same_group: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Loss, top-1, positive logit and log-sum-exp of every row."""
+    # Autocast would take the products to bf16 behind the op's back: logits are fp32 whatever surrounds the call.
+    with torch.autocast(queries.device.type, enabled=False):
         work = torch.float64 if queries.dtype == torch.float64 else torch.float32
         q, k, scale = queries.to(work), keys.to(work), 1.0 / temperature.to(work)
         valid = positives >= 0
@@ -99,36 +98,29 @@ class _InfoNCERows(torch.autograd.Function):
             highest = logits.amax(1)
             top1[rows] = at_own >= highest
             lse[rows] = logits.sub_(highest[:, None]).exp_().sum(1).log_() + highest
-        ctx.save_for_backward(queries, keys, temperature, positives, query_groups, key_groups, lse)
-        ctx.same_group = same_group
         loss = torch.where(valid, lse - target, 0.0)
-        ctx.mark_non_differentiable(top1, own)
-        return loss, top1 & valid, torch.where(valid, own, 0.0)
+        return loss, top1 & valid, torch.where(valid, own, 0.0), lse
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_rows: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        with torch.autocast(grad_rows.device.type, enabled=False):
-            return _InfoNCERows._gradients(ctx, grad_rows)
 
-    @staticmethod
-    def _gradients(ctx: Any, grad_rows: Tensor) -> tuple[Tensor | None, ...]:
-        queries, keys, temperature, positives, query_groups, key_groups, lse = ctx.saved_tensors
-        need_q, need_k, need_t = ctx.needs_input_grad[:3]
+@torch.library.custom_op("scalefast::infonce_rows_reference_backward", mutates_args=())
+def _backward(
+    grad_rows: Tensor, queries: Tensor, keys: Tensor, temperature: Tensor, positives: Tensor,
+    query_groups: Tensor | None, key_groups: Tensor | None, lse: Tensor, same_group: str,
+    need_q: bool, need_k: bool, need_t: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of queries, keys and temperature, each empty if it is not needed; logits are computed again."""
+    with torch.autocast(queries.device.type, enabled=False):
         q, k, scale = queries.to(lse.dtype), keys.to(lse.dtype), 1.0 / temperature.to(lse.dtype)
         weight = torch.where(positives >= 0, grad_rows.to(lse.dtype), 0.0)
-        grad_q = torch.empty_like(q) if need_q else None
-        grad_k = torch.zeros_like(k) if need_k else None
+        grad_q = torch.empty_like(q) if need_q else q.new_empty(0)
+        grad_k = torch.zeros_like(k) if need_k else k.new_empty(0)
         grad_t = torch.zeros_like(scale)
-        k = k.detach().requires_grad_(need_k)
         for start in range(0, len(q), tile_rows(len(k))):
             rows = slice(start, start + tile_rows(len(k)))
             own = positives[rows].clamp(min=0)[:, None]
-            q_tile = (q[rows] * scale).requires_grad_(need_q)
-            with torch.enable_grad():
-                product = linear(q_tile, k)
-            slope = product.data  # not detach(): that would tell autograd, which then copies a whole tile
-            pairs = _pairs(rows, positives, query_groups, key_groups, ctx.same_group, lse.dtype)
+            q_tile = q[rows] * scale
+            slope = linear(q_tile, k)
+            pairs = _pairs(rows, positives, query_groups, key_groups, same_group, lse.dtype)
             if pairs.left_out is not None:
                 slope.masked_fill_(pairs.left_out, float("-inf"))
             logits = slope.clone() if need_t else None
@@ -138,22 +130,46 @@ class _InfoNCERows(torch.autograd.Function):
             else:
                 slope.scatter_add_(1, own, slope.new_full((1, 1), -1.0).expand_as(own))
             slope.mul_(weight[rows, None])  # d loss / d logit
-            # A product's backward pass needs its inputs only, so that its output could become the slope in place.
-            leaves = [leaf for leaf in (q_tile, k) if leaf.requires_grad]
-            grads = list(torch.autograd.grad(product, leaves, slope)) if leaves else []
-            if grad_q is not None:
-                torch.mul(grads.pop(0), scale, out=grad_q[rows])
-            if grad_k is not None:
-                grad_k += grads.pop(0)
+            by_q, by_k = linear_gradients(slope, q_tile, k, wanted=(need_q, need_k))
+            if by_q is not None:
+                torch.mul(by_q, scale, out=grad_q[rows])
+            if by_k is not None:
+                grad_k += by_k
             if logits is not None:
                 # Keys that are left out have slope 0 and logit -inf: their product must be 0, not NaN.
                 grad_t -= (slope * logits.masked_fill_(slope == 0, 0.0)).sum() * scale
-        return (
-            None if grad_q is None else grad_q.to(queries.dtype),
-            None if grad_k is None else grad_k.to(keys.dtype),
-            grad_t.to(temperature.dtype) if need_t else None,
-            None, None, None, None,
-        )  # fmt: skip
+        return grad_q.to(queries.dtype), grad_k.to(keys.dtype), grad_t.to(temperature.dtype)
+
+
+@_forward.register_fake
+def _(queries, keys, temperature, positives, query_groups, key_groups, same_group):  # type: ignore[no-untyped-def]
+    work = torch.float64 if queries.dtype == torch.float64 else torch.float32
+    rows = queries.new_empty(len(queries), dtype=work)
+    return rows, positives.new_empty(len(queries), dtype=torch.bool), rows.clone(), rows.clone()
+
+
+@_backward.register_fake
+def _(grad_rows, queries, keys, temperature, positives, query_groups, key_groups, lse, same_group, *need):  # type: ignore[no-untyped-def]
+    need_q, need_k, _ = need
+    grad_q = torch.empty_like(queries) if need_q else queries.new_empty(0)
+    grad_k = torch.empty_like(keys) if need_k else keys.new_empty(0)
+    return grad_q, grad_k, torch.empty_like(temperature)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, ctx.same_group = inputs
+    ctx.save_for_backward(*tensors, output[3])
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _gradients(ctx: Any, grad_rows: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    need = ctx.needs_input_grad[:3]
+    grads = _backward(grad_rows, *ctx.saved_tensors, ctx.same_group, *need)
+    given = (grad if needed else None for grad, needed in zip(grads, need, strict=True))
+    return (*given, None, None, None, None)
+
+
+_forward.register_autograd(_gradients, setup_context=_keep)
 
 
 def infonce_rows(
@@ -164,8 +180,7 @@ def infonce_rows(
     if len(keys) == 0 or len(queries) == 0:
         zero = (queries.sum() + keys.sum()) * 0.0 + torch.zeros(len(queries), device=queries.device)
         return RowStatistics(zero, torch.zeros_like(zero, dtype=torch.bool), zero.detach())
-    # Autocast would take the products to bf16 behind the op's back: logits are fp32 whatever surrounds the call.
-    with torch.autocast(queries.device.type, enabled=False):
-        return RowStatistics(
-            *_InfoNCERows.apply(queries, keys, temperature, positives, query_groups, key_groups, same_group)
-        )
+    rows, top1, positive_logit, _ = _forward(
+        queries, keys, temperature, positives, query_groups, key_groups, same_group
+    )
+    return RowStatistics(rows, top1, positive_logit)
