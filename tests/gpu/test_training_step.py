@@ -99,3 +99,36 @@ def test_training_on_the_gpu_lowers_the_loss(cuda, task, bank):
         optimizer.step()
         history.append(loss.item())
     assert sum(history[-10:]) < 0.8 * sum(history[:10])
+
+
+def test_a_whole_step_is_captured_and_its_replays_are_the_eager_steps(cuda, task, bank):
+    """Views, forward and backward in one CUDA graph that advances its own step: nothing in it waits for the host."""
+    expected = [losses_and_gradients(task, bank, cuda, step=step) for step in (3, 4, 5)]
+    task = task.to(cuda).train()
+    features, positions = (part.to(cuda) for part in bank)
+    rows = torch.randperm(40, generator=torch.Generator().manual_seed(2))[:B].to(cuda)
+    state = torch.tensor([7, 0], device=cuda)
+
+    def step() -> torch.Tensor:
+        rng = kernels.RandomState(state, rows)
+        loss = task(*kernels.sample_views(features, positions, rows, views=V, rng=rng), rng=rng).loss
+        task.zero_grad(set_to_none=False)
+        loss.backward()
+        state[1] += 1
+        return loss
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss = step()
+    state[1] = 3
+    for losses, gradients in expected:
+        graph.replay()
+        torch.testing.assert_close(loss.cpu(), losses["loss"], rtol=1e-6, atol=1e-6)
+        for name, weight in task.named_parameters():
+            assert_close(weight.grad.cpu(), gradients[name], share=1e-5)
