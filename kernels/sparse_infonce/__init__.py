@@ -6,13 +6,15 @@ Shapes: `M` queries, `N` keys, `D` feature.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .reference import RowStatistics, infonce_rows
+from ..dispatch import checks_device_data, serves_triton
+from . import reference
+from .reference import RowStatistics
 
 __all__ = ["InfoNCE", "sparse_infonce"]
 
@@ -53,7 +55,7 @@ def sparse_infonce(
         normalize: divide queries and keys by their L2 norm first.
         symmetric: M = N and `positives` a permutation: the mean of both directions (keys against queries
             too).
-        query_groups, key_groups: int64 [M] and [N], for example video ids; -1 belongs to no group.
+        query_groups, key_groups: int64 or int32 [M] and [N], for example video ids; -1 belongs to no group.
         same_group: what keys of the query's own group are: "exclude" leaves them out (the positive excepted),
             "positive" makes them positives too (mean over positives, as in SupCon, arXiv 2004.11362).
 
@@ -68,9 +70,8 @@ def sparse_infonce(
     _check_groups(queries, keys, query_groups, key_groups, same_group)
     t = _temperature(temperature, queries)
     if normalize:
-        work = torch.float64 if queries.dtype == torch.float64 else torch.float32
-        queries, keys = F.normalize(queries.to(work), dim=1), F.normalize(keys.to(work), dim=1)
-    one = infonce_rows(
+        queries, keys = _unit(queries), _unit(keys)
+    one = _rows(
         queries, keys, positives, temperature=t,
         query_groups=query_groups, key_groups=key_groups, same_group=same_group,
     )  # fmt: skip
@@ -80,13 +81,33 @@ def sparse_infonce(
     return InfoNCE(one.rows.sum() / count, *one)
 
 
+def _serves(x: Tensor) -> bool:
+    return x.numel() > 0 and serves_triton("sparse_infonce", x)
+
+
+def _rows(queries: Tensor, keys: Tensor, positives: Tensor, **options: Any) -> RowStatistics:
+    if _serves(queries) and _serves(keys):
+        from . import triton as fused  # late: whoever has no GPU never imports triton
+
+        return fused.infonce_rows(queries, keys, positives, **options)
+    return reference.infonce_rows(queries, keys, positives, **options)
+
+
+def _unit(x: Tensor) -> Tensor:
+    if _serves(x):
+        from .unit_rows import unit_rows
+
+        return unit_rows(x)
+    return F.normalize(x.to(torch.float64 if x.dtype == torch.float64 else torch.float32), dim=1)
+
+
 def _both_directions(
     one: RowStatistics, queries: Tensor, keys: Tensor, positives: Tensor, t: Tensor,
     query_groups: Tensor | None, key_groups: Tensor | None, same_group: str,
 ) -> RowStatistics:  # fmt: skip
     inverse = torch.empty_like(positives)
     inverse[positives] = torch.arange(len(positives), device=positives.device)
-    other = infonce_rows(
+    other = _rows(
         keys,
         queries,
         inverse,
@@ -118,7 +139,7 @@ def _check(queries: Tensor, keys: Tensor, positives: Tensor, *, symmetric: bool)
         )
     if symmetric and queries.shape != keys.shape:
         raise ValueError(f"symmetric needs as many keys as queries; got {queries.shape = }, {keys.shape = }")
-    if positives.device.type == "cpu" and positives.numel():
+    if positives.numel() and checks_device_data(positives):
         low, high = int(positives.min()), int(positives.max())
         if low < -1 or high >= keys.shape[0]:
             raise ValueError(f"positives must be in [-1, {keys.shape[0]}); got {low} to {high}")
@@ -135,10 +156,12 @@ def _check_groups(
         raise ValueError("query_groups and key_groups go together: give both or neither")
     for name, groups, rows in (("query_groups", query_groups, queries), ("key_groups", key_groups, keys)):
         if groups is not None and (
-            groups.shape != rows.shape[:1] or groups.dtype != torch.int64 or groups.device != rows.device
+            groups.shape != rows.shape[:1]
+            or groups.dtype not in (torch.int64, torch.int32)
+            or groups.device != rows.device
         ):
             raise ValueError(
-                f"{name} must be int64 [{rows.shape[0]}] on {rows.device}; "
+                f"{name} must be int64 [{rows.shape[0]}] or int32 on {rows.device}; "
                 f"got {tuple(groups.shape)}, {groups.dtype}, {groups.device}"
             )
 
@@ -150,10 +173,10 @@ def _temperature(temperature: float | Tensor, queries: Tensor) -> Tensor:
                 f"temperature must be one number on {queries.device}; "
                 f"got {temperature.shape = }, {temperature.device = }"
             )
-        if temperature.device.type == "cpu" and not float(temperature.detach()) > 0:
+        if checks_device_data(temperature) and not float(temperature.detach()) > 0:
             raise ValueError(f"temperature must be > 0; got {float(temperature.detach())}")
         return temperature.reshape(())
     if not temperature > 0:
         raise ValueError(f"temperature must be > 0; got {temperature = }")
     dtype = torch.float64 if queries.dtype == torch.float64 else torch.float32
-    return torch.tensor(temperature, dtype=dtype, device=queries.device)
+    return torch.full((), temperature, dtype=dtype, device=queries.device)  # filled there: nothing is copied
