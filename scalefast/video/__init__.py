@@ -3,9 +3,21 @@
 Needs the extra `video` (PyAV) once a file is opened; lists, recipes and sampling work without it.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from scalefast.video._augmentation import (
+    Augmentation,
+    AugmentationRecipe,
+    byol_augmentation,
+    cvrl_augmentation,
+    draw_augmentations,
+)
 from scalefast.video._decode import decode_clips
 from scalefast.video._entries import VideoEntry, VideoList
 from scalefast.video._errors import ShortDecodeError, VideoError
+from scalefast.video._intervals import draw_interval, sample_clip_pair
 from scalefast.video._ledger import LedgerRow, ScanSummary, read_ledger, write_ledger
 from scalefast.video._load import LoadedClips, load_clips
 from scalefast.video._meta import VideoMeta
@@ -16,7 +28,12 @@ from scalefast.video._recipe import ClipRecipe, test_recipe, train_recipe
 from scalefast.video._sampling import ClipSpec, sample_clips
 from scalefast.video._scan import scan_videos
 
+if TYPE_CHECKING:
+    from scalefast.video._augment import augment
+
 __all__ = [
+    "Augmentation",
+    "AugmentationRecipe",
     "ClipRecipe",
     "ClipSpec",
     "IsolatedPool",
@@ -29,17 +46,32 @@ __all__ = [
     "VideoError",
     "VideoList",
     "VideoMeta",
+    "augment",
     "available_cpus",
+    "byol_augmentation",
     "clip_positions",
+    "cvrl_augmentation",
     "decode_clips",
+    "draw_augmentations",
+    "draw_interval",
     "isolated_map",
     "load_clips",
     "normalize_positions",
     "probe",
     "read_ledger",
+    "sample_clip_pair",
     "sample_clips",
     "scan_videos",
     "test_recipe",
     "train_recipe",
     "write_ledger",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # torch is imported with what needs it: processes that decode do without, and start in a tenth of the time.
+    if name == "augment":
+        from scalefast.video._augment import augment
+
+        return augment
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,7 +16,7 @@ from scalefast.errors import InputError
 from scalefast.video._meta import VideoMeta
 from scalefast.video._recipe import ClipRecipe
 
-__all__ = ["ClipSpec", "sample_clips"]
+__all__ = ["ClipSpec", "sample_clips", "uniform_draws"]
 
 _DRAWS = 5  # numbers that one random clip uses: start, scale, top, left, flip
 
@@ -26,7 +26,7 @@ class ClipSpec:
     """One clip of a video: what to decode, what to cut out."""
 
     frames: tuple[int, ...]
-    """T positions in decode order, not decreasing."""
+    """T positions in decode order, not decreasing but where a clip goes on at the beginning of a short video."""
     box: tuple[float, float, float, float]
     """(top, left, height, width) in pixels of the upright frame, before resizing."""
     flip: bool
@@ -36,7 +36,7 @@ class ClipSpec:
     t0: float
     """Seconds: start of the first frame."""
     t1: float
-    """Seconds: end of the last frame."""
+    """Seconds: end of the last frame; behind the video's end where a clip goes on at its beginning."""
 
 
 def sample_clips(
@@ -62,27 +62,32 @@ def sample_clips(
     Raises:
         InputError: seed or epoch out of range, or a video without frames.
     """
-    if not 0 <= seed < 1 << 64 or not 0 <= epoch < 1 << 64:
-        raise InputError(f"expected 0 <= seed, epoch < 2**64: {seed = }, {epoch = }")
+    _check_key(seed, epoch)
     if meta.num_frames < 1 or meta.fps <= 0 or meta.height < 1 or meta.width < 1:
         raise InputError(f"a video without frames, rate or size has no clips: {meta}")
     if recipe.sampling == "even":
         return _even_clips(meta, recipe)
-    draws = _uniform(seed=seed, video_id=video_id, epoch=epoch, count=_DRAWS * recipe.clips)
+    draws = uniform_draws(seed=seed, video_id=video_id, epoch=epoch, count=_DRAWS * recipe.clips)
     return [_random_clip(meta, recipe, draws[_DRAWS * k : _DRAWS * (k + 1)]) for k in range(recipe.clips)]
 
 
-def _uniform(*, seed: int, video_id: str, epoch: int, count: int) -> list[float]:
-    """`count` numbers in [0, 1) from Philox-4x64-10: key (seed, hash of the id), counter (.., .., epoch, 0).
+def uniform_draws(*, seed: int, video_id: str, epoch: int, count: int, purpose: int = 0) -> list[float]:
+    """`count` numbers in [0, 1) from Philox-4x64-10: key (seed, hash of the id), counter (.., .., epoch, purpose).
 
     Raw 64-bit words are converted here, because numpy keeps the bit streams of its generators from release to
     release, but not what its distributions make of them.
     """
+    _check_key(seed, epoch)
     digest = hashlib.blake2b(video_id.encode("utf-8", "surrogateescape"), digest_size=8).digest()
     key = np.array([seed, int.from_bytes(digest, "little")], dtype=np.uint64)
-    counter = np.array([0, 0, epoch, 0], dtype=np.uint64)
+    counter = np.array([0, 0, epoch, purpose], dtype=np.uint64)
     raw = np.random.Philox(key=key, counter=counter).random_raw(count)
     return [(int(word) >> 11) * 2.0**-53 for word in raw]
+
+
+def _check_key(seed: int, epoch: int) -> None:
+    if not 0 <= seed < 1 << 64 or not 0 <= epoch < 1 << 64:
+        raise InputError(f"expected 0 <= seed, epoch < 2**64: {seed = }, {epoch = }")
 
 
 def _random_clip(meta: VideoMeta, recipe: ClipRecipe, draws: list[float]) -> ClipSpec:
