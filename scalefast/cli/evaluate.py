@@ -1,4 +1,4 @@
-"""`scalefast evaluate`: k-NN and linear probes of a run, always beside mean pooling."""
+"""`scalefast evaluate`: protocols on a run's representations, always beside simpler baselines."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ __all__ = ["Args", "run"]
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Accuracy of a run's video representations, always beside mean-pooled backbone features.
+    """Accuracy of a run's video representations, always beside what one has without SCALE.
 
     The model is that of the last epoch, and nothing is chosen by test accuracy.
 
     results.json holds {protocol: {representation: accuracy in [0, 1]}}. A file results-details.json beside it
     says where every number comes from.
 
-    Representations: "mean" of the backbone's clip features, without SCALE; "refined", the mean of SCALE's
-    clip features; "cls", SCALE's summary of the video; "ensemble", all three side by side as in the paper;
-    "recommended", the ensemble with each part scaled to length 1.
+    Baselines, on the same features, splits and probes: "mean" of the backbone's clip features over the clips;
+    "mean_std", their mean and standard deviation; "max", their largest values; "random_cls" and
+    "random_recommended", SCALE with the random weights that training started from.
+
+    SCALE: "refined", the mean of its clip features; "cls", its summary of the video; "ensemble", mean,
+    refined and CLS side by side as in the paper; "recommended", the ensemble with each part scaled to
+    length 1.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]

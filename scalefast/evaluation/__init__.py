@@ -1,9 +1,10 @@
-"""Evaluation of a run, always beside mean pooling: k-NN and linear probes, and vectors to take elsewhere."""
+"""Evaluation of a run, always beside simpler baselines: k-NN and linear probes, and vectors to take elsewhere."""
 
 from __future__ import annotations
 
 from scalefast.evaluation._embed import Embeddings, embed
 from scalefast.evaluation._evaluate import evaluate
+from scalefast.evaluation.baselines import BASELINES, COLUMNS, initial_model
 from scalefast.evaluation.knn import knn_accuracy, knn_predict
 from scalefast.evaluation.linear import LinearProbe, fit_linear_probe, linear_accuracy
 from scalefast.evaluation.protocols import PROTOCOLS, Protocol
@@ -27,6 +28,8 @@ from scalefast.evaluation.results import (
 from scalefast.evaluation.topk import nearest_rows
 
 __all__ = [
+    "BASELINES",
+    "COLUMNS",
     "PROTOCOLS",
     "REPRESENTATIONS",
     "Difference",
@@ -40,6 +43,7 @@ __all__ = [
     "embed",
     "evaluate",
     "fit_linear_probe",
+    "initial_model",
     "knn_accuracy",
     "knn_predict",
     "linear_accuracy",

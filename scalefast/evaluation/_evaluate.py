@@ -1,4 +1,4 @@
-"""Evaluate a run: every protocol on every representation, SCALE always beside mean pooling."""
+"""Evaluate a run: every protocol on every representation, SCALE always beside its baselines."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from torch import Tensor
 
 from scalefast._version import __version__
 from scalefast.evaluation._run import default_device, load, open_store
+from scalefast.evaluation.baselines import COLUMNS, Columns, initial_model, initial_seed
 from scalefast.evaluation.data import check_splits, class_labels, count_split
 from scalefast.evaluation.protocols import Protocol, SplitRows, check_protocols, classify
-from scalefast.evaluation.representations import REPRESENTATIONS, represent, represent_clips
+from scalefast.evaluation.representations import represent, represent_clips
 from scalefast.evaluation.results import Difference, Results, check_place
 
 if TYPE_CHECKING:
@@ -70,14 +71,14 @@ def evaluate(
     if loaded.trained_on(second):
         notes.append("The model was pretrained, without labels, on the test videos.")
     truth = class_labels(second)
+    drawn = initial_seed(loaded.record, default=seed)
+    models = (loaded.model, initial_model(loaded.model, seed=drawn))
     predictions: dict[str, dict[str, Tensor]] = {}
     settings: dict[str, Any] = {}
     for protocol in dict.fromkeys(protocols):
         say(f"{protocol}: {len(first)} training videos, {len(second)} test videos")
-        splits = [_rows(protocol, loaded.model, store, home) for store in (first, second)]
-        verdicts = {
-            name: classify(protocol, splits[0](name), splits[1](name), seed=seed) for name in REPRESENTATIONS
-        }
+        splits = [_rows(protocol, models, store, home) for store in (first, second)]
+        verdicts = {name: classify(protocol, splits[0](name), splits[1](name), seed=seed) for name in COLUMNS}
         predictions[protocol] = {name: verdict.predicted.cpu() for name, verdict in verdicts.items()}
         settings[protocol] = {name: verdict.settings for name, verdict in verdicts.items()}
     right = {
@@ -99,6 +100,7 @@ def evaluate(
             **loaded.describe(),
             "scalefast_version": __version__,
             "seed": seed,
+            "seed_of_random_scale": drawn,
             "protocols": settings,
             "train": _describe(first),
             "test": _describe(second),
@@ -111,14 +113,16 @@ def evaluate(
 
 
 def _rows(
-    protocol: Protocol, model: SCALE, store: FeatureStore, device: torch.device
+    protocol: Protocol, models: tuple[SCALE, SCALE], store: FeatureStore, device: torch.device
 ) -> Callable[[str], SplitRows]:
-    """From the name of a representation to its rows for a protocol; SCALE runs once for all names."""
+    """From the name of a column to its rows for a protocol; each model runs once for all names."""
     labels = class_labels(store).to(device)
     if protocol == "linear_clips":
-        clips, videos = represent_clips(model, store, device=device)
-        return lambda name: SplitRows(rows=clips[name], videos=videos, labels=labels)
-    whole = represent(model, store, device=device)
+        (clips, videos), (random_clips, _) = (represent_clips(m, store, device=device) for m in models)
+        by_clip = Columns(trained=clips, random=random_clips)
+        return lambda name: SplitRows(rows=by_clip[name], videos=videos, labels=labels)
+    trained, random = (represent(m, store, device=device) for m in models)
+    whole = Columns(trained=trained, random=random)
     return lambda name: SplitRows(rows=whole[name], videos=None, labels=labels)
 
 

@@ -29,9 +29,11 @@ __all__ = [
     "represent_sets",
 ]
 
-Representation = Literal["mean", "refined", "cls", "ensemble", "recommended"]
+Representation = Literal["mean", "mean_std", "max", "refined", "cls", "ensemble", "recommended"]
 """
 mean: `[D]`, mean over the clips of the backbone features: what one has without SCALE.
+mean_std: `[2D]`, mean and standard deviation over the clips (of the clips at hand, so 0 for a single one).
+max: `[D]`, largest value over the clips.
 refined: `[H]`, mean over the clips of SCALE's refined features.
 cls: `[H]`, SCALE's CLS.
 ensemble: `[D + 2H]`, mean over the clips of [backbone, refined, CLS], as METHOD's k-NN takes it.
@@ -53,10 +55,19 @@ class Representations:
 
     mean: Tensor
     """`[N, D]`."""
+    std: Tensor
+    """`[N, D]`, standard deviation over a video's clips, divided by their number."""
+    max: Tensor
+    """`[N, D]`."""
     refined: Tensor
     """`[N, H]`."""
     cls: Tensor
     """`[N, H]`."""
+
+    @property
+    def mean_std(self) -> Tensor:
+        """`[N, 2D]`: mean and standard deviation, side by side as they are."""
+        return torch.cat([self.mean, self.std], dim=1)
 
     @property
     def ensemble(self) -> Tensor:
@@ -100,11 +111,11 @@ def represent(
     with _frozen(model, device) as home:
         batches = _batches(store, model.feature_dim, home, batch_clips)
         parts = [represent_sets(model, *batch) for batch in batches]
-    whole = Representations(
-        mean=torch.cat([part.mean for part in parts]),
-        refined=torch.cat([part.refined for part in parts]),
-        cls=torch.cat([part.cls for part in parts]),
-    )
+    columns = {
+        name: torch.cat([getattr(part, name) for part in parts])
+        for name in ("mean", "std", "max", "refined", "cls")
+    }
+    whole = Representations(**columns)
     check_finite_rows(whole.ensemble, store.ids, what="the model's output for a clip")
     return whole
 
@@ -117,7 +128,7 @@ def represent_clips(
     batch_clips: int = BATCH_CLIPS,
 ) -> tuple[Representations, Tensor]:
     """As `represent`, with one row a clip: `mean` is the clip's own feature, `refined` its refined feature,
-    `cls` the CLS of its video.
+    and `std`, `max` and `cls` are those of its video.
 
     Returns:
         The representations of R clips, video by video, and `[R]` int64, the row of each clip's video in the
@@ -128,14 +139,16 @@ def represent_clips(
         for features, positions, lengths in _batches(store, model.feature_dim, home, batch_clips):
             output = model(features, positions, lengths=lengths)
             present = _present(features, lengths)
-            cls = output.video[:, None].expand(-1, features.shape[1], -1)
-            parts.append([values[present].float() for values in (features, output.clips, cls)])
+            whole = (_masked_std(features, present), _masked_max(features, present), output.video)
+            std, largest, cls = (row[:, None].expand(-1, features.shape[1], -1) for row in whole)
+            columns = (features, std, largest, output.clips, cls)
+            parts.append([values[present].float() for values in columns])
     videos = torch.repeat_interleave(torch.arange(len(store)), store.lengths).to(parts[0][0].device)
-    mean, refined, cls = (torch.cat(column) for column in zip(*parts, strict=True))
+    mean, std, largest, refined, cls = (torch.cat(column) for column in zip(*parts, strict=True))
     check_finite_rows(
         refined, [store.ids[row] for row in videos.tolist()], what="the model's output for a clip"
     )
-    return Representations(mean=mean, refined=refined, cls=cls), videos
+    return Representations(mean=mean, std=std, max=largest, refined=refined, cls=cls), videos
 
 
 def represent_sets(
@@ -153,6 +166,8 @@ def represent_sets(
     present = _present(features, lengths)
     return Representations(
         mean=_masked_mean(features, present),
+        std=_masked_std(features, present),
+        max=_masked_max(features, present),
         refined=_masked_mean(output.clips, present),
         cls=output.video.float(),
     )
@@ -195,6 +210,17 @@ def _masked_mean(values: Tensor, present: Tensor) -> Tensor:
     """`[N, V, W]` and bool `[N, V]` -> `[N, W]`: mean over the clips that are there, summed in fp32."""
     kept = values.float().masked_fill(~present[..., None], 0.0)
     return kept.sum(1) / present.sum(1, keepdim=True)
+
+
+def _masked_std(values: Tensor, present: Tensor) -> Tensor:
+    """`[N, W]`: root of the mean square distance from the mean, over the clips that are there."""
+    distance = values.float() - _masked_mean(values, present)[:, None]
+    return _masked_mean(distance.square(), present).sqrt()
+
+
+def _masked_max(values: Tensor, present: Tensor) -> Tensor:
+    """`[N, W]`: largest value over the clips that are there."""
+    return values.float().masked_fill(~present[..., None], -torch.inf).amax(1)
 
 
 @contextmanager

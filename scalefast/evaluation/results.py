@@ -127,10 +127,13 @@ def results_table(accuracies: Accuracies) -> str:
     columns = list(dict.fromkeys(name for row in accuracies.values() for name in row))
     names = [PROTOCOL_NAMES.get(protocol, protocol) for protocol in accuracies]
     first = max(map(len, [*names, "accuracy, %"]))
-    lines = [" ".join([f"{'accuracy, %':<{first}}", *(f"{name:>12}" for name in columns)])]
+    widths = [max(12, len(name)) for name in columns]
+    head = (f"{name:>{width}}" for name, width in zip(columns, widths, strict=True))
+    lines = [" ".join([f"{'accuracy, %':<{first}}", *head])]
     for name, row in zip(names, accuracies.values(), strict=True):
-        cells = [f"{100 * row[column]:>12.1f}" if column in row else f"{'-':>12}" for column in columns]
-        lines.append(" ".join([f"{name:<{first}}", *cells]))
+        cells = [f"{100 * row[column]:.1f}" if column in row else "-" for column in columns]
+        padded = (f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        lines.append(" ".join([f"{name:<{first}}", *padded]))
     return "\n".join(lines)
 
 

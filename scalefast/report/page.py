@@ -41,11 +41,12 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """Content-Security-Policy: nothing from anywhere."""
 
 ABOUT_RESULTS = (
-    "Share of test videos whose class is found. Mean pooling is the mean of the frozen backbone's clip "
-    "features: what one has without SCALE. Ensemble puts it beside SCALE's refined clips and CLS, as the "
-    "paper does; recommended is the same with each part scaled to length 1. All are measured on the same "
-    "features, splits and probes. The model is that of the last epoch, and nothing was chosen by test "
-    "accuracy."
+    "Share of test videos whose class is found. Without SCALE one has mean pooling (the mean of the frozen "
+    "backbone's clip features), mean + std (their standard deviation beside it) and max pooling; untrained "
+    "is SCALE with the random weights that training started from. Ensemble puts the mean beside SCALE's "
+    "refined clips and CLS, as the paper does; recommended is the same with each part scaled to length 1. "
+    "All are measured on the same features, splits and probes. The model is that of the last epoch, and "
+    "nothing was chosen by test accuracy."
 )
 ABOUT_INTERVALS = (
     " In brackets the 95% interval of the difference over test videos (paired): where it holds 0, another "

@@ -7,13 +7,21 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from scalefast.evaluation.baselines import BASELINES
 from scalefast.evaluation.data import SplitCounts
 from scalefast.evaluation.results import PROTOCOL_NAMES, Accuracies, Difference, verdict
 from scalefast.report.charts import GREY, PALETTE, Series, legend, line_chart, scatter_chart
 
 __all__ = ["class_colors", "counts", "curves", "facts", "maps", "results", "verdicts"]
 
-COLUMN_NAMES = {"mean": "mean pooling", "cls": "CLS"}
+COLUMN_NAMES = {
+    "mean": "mean pooling",
+    "mean_std": "mean + std",
+    "max": "max pooling",
+    "random_cls": "untrained CLS",
+    "random_recommended": "untrained recommended",
+    "cls": "CLS",
+}
 CURVES = {
     "loss": ("total", "#1d2530"),
     "mcm_loss": ("masked clips (MCM)", "#d9702b"),
@@ -37,10 +45,14 @@ def verdicts(accuracies: Accuracies, differences: Mapping[str, Difference]) -> s
 
 
 def results(accuracies: Accuracies, differences: Mapping[str, Difference]) -> str:
-    """The table: a row a protocol, mean pooling beside everything of SCALE."""
-    columns = list(dict.fromkeys(name for row in accuracies.values() for name in row))
-    columns.sort(key=lambda name: name != "mean")
-    head = "".join(f"<th>{escape(COLUMN_NAMES.get(name, name))}</th>" for name in columns[1:])
+    """The table: a row a protocol, what one has without SCALE beside everything of SCALE."""
+    names = list(dict.fromkeys(name for row in accuracies.values() for name in row))
+    groups = {
+        "without SCALE": [name for name in names if name in BASELINES],
+        "SCALE": [name for name in names if name not in BASELINES],
+    }
+    columns = [name for group in groups.values() for name in group]
+    head = "".join(f"<th>{escape(COLUMN_NAMES.get(name, name))}</th>" for name in columns)
     rows = []
     for protocol, row in accuracies.items():
         cells = [f"<td>{escape(PROTOCOL_NAMES.get(protocol, protocol))}</td>"]
@@ -49,10 +61,14 @@ def results(accuracies: Accuracies, differences: Mapping[str, Difference]) -> st
             cells.append(f"<td{kind}>{100 * row[name]:.1f}</td>" if name in row else "<td>-</td>")
         cells.append(f"<td>{_gap(row, differences.get(protocol))}</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
-    group = f'<th class="group" colspan="{len(columns) - 1}">SCALE</th>'
+    tops = "".join(
+        f'<th class="group" colspan="{len(members)}">{title}</th>'
+        for title, members in groups.items()
+        if members
+    )
     return (
-        f'<div class="scroll"><table><thead><tr><th rowspan="2">accuracy, %</th>'
-        f'<th rowspan="2">{COLUMN_NAMES["mean"]}</th>{group}<th rowspan="2">ensemble less mean</th></tr>'
+        f'<div class="scroll"><table><thead><tr><th rowspan="2">accuracy, %</th>{tops}'
+        f'<th rowspan="2">ensemble less mean</th></tr>'
         f"<tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 

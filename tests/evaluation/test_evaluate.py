@@ -12,18 +12,25 @@ import torch
 from scalefast import SCALE, FeatureStore
 from scalefast.errors import InputError, StoreError
 from scalefast.evaluation import (
+    COLUMNS,
     PROTOCOLS,
-    REPRESENTATIONS,
     details_path,
     evaluate,
     fit_linear_probe,
+    initial_model,
     knn_accuracy,
     linear_accuracy,
     represent,
     represent_clips,
 )
+from scalefast.evaluation.baselines import Columns
 
 Stores = tuple[FeatureStore, FeatureStore]
+
+
+def columns(models: tuple[SCALE, SCALE], store: FeatureStore, how: Any) -> Columns:
+    """All columns of a split, from the trained and the untrained model."""
+    return Columns(trained=how(models[0], store), random=how(models[1], store))
 
 
 def test_results_are_those_of_each_protocol_on_each_representation(
@@ -36,10 +43,12 @@ def test_results_are_those_of_each_protocol_on_each_representation(
     assert written == results.accuracies
     assert list(written) == ["knn", "linear", "linear_clips"]
     model = SCALE.from_pretrained(run)
-    first, second = represent(model, train), represent(model, test)
-    (rows, videos), (asked, belongs) = represent_clips(model, train), represent_clips(model, test)
+    both = model, initial_model(model, seed=0)  # the run's seed
+    first, second = (columns(both, store, represent) for store in stores)
+    rows, asked = (columns(both, s, lambda *a: represent_clips(*a)[0]) for s in stores)
+    videos, belongs = represent_clips(model, train)[1], represent_clips(model, test)[1]
     assert train.labels is not None and test.labels is not None
-    for name in REPRESENTATIONS:
+    for name in COLUMNS:
         split = (first[name], train.labels, second[name], test.labels)
         assert written["knn"][name] == pytest.approx(knn_accuracy(*split))
         assert written["linear"][name] == pytest.approx(linear_accuracy(*split))
@@ -55,7 +64,7 @@ def test_details_say_where_the_numbers_come_from(run: Path, stores: Stores, tmp_
     evaluate(run, train=stores[0], test=stores[1], out=out, seed=5, device="cpu")
     details = json.loads(details_path(out).read_text())
     assert details["run"] == str(run)
-    assert details["seed"] == 5
+    assert (details["seed"], details["seed_of_random_scale"]) == (5, 0)
     assert details["config"]["epochs"] == 3
     assert len(details["weights_sha256"]) == 64
     assert details["train"]["counts"]["used"] == 48
@@ -77,7 +86,7 @@ def test_test_labels_change_no_prediction(run: Path, stores: Stores, make_store:
     second = evaluate(run, train=train, test=other, protocols=PROTOCOLS, device="cpu")
     assert first.accuracies != second.accuracies
     for protocol in PROTOCOLS:
-        for name in REPRESENTATIONS:
+        for name in COLUMNS:
             assert torch.equal(first.predictions[protocol][name], second.predictions[protocol][name])
 
 

@@ -13,6 +13,14 @@ from scalefast.errors import DataError, InputError
 from scalefast.evaluation import REPRESENTATIONS, represent, represent_clips
 
 
+def _mean(clips: torch.Tensor) -> torch.Tensor:
+    return clips.mean(0)
+
+
+def _std(clips: torch.Tensor) -> torch.Tensor:
+    return clips.std(0, unbiased=False)
+
+
 def alone(model: SCALE, store: Any, row: int) -> dict[str, torch.Tensor]:
     """What METHOD says of one video, written plainly."""
     features, positions, lengths = store.sets([row])
@@ -23,6 +31,8 @@ def alone(model: SCALE, store: Any, row: int) -> dict[str, torch.Tensor]:
     parts = [ensemble[:, : store.feature_dim].mean(0), output.clips[0].mean(0), output.video[0]]
     return {
         "mean": features[0, :clips].float().mean(0),
+        "mean_std": torch.cat([f(features[0, :clips].float()) for f in (_mean, _std)]),
+        "max": features[0, :clips].float().max(0).values,
         "refined": output.clips[0].mean(0),
         "cls": output.video[0],
         "ensemble": ensemble.mean(0),
@@ -50,7 +60,7 @@ def test_clips_average_to_their_video(make_store: Any, model: SCALE, ragged: boo
     clips, videos = represent_clips(model, store, batch_clips=40)
     assert torch.equal(torch.bincount(videos), store.lengths)
     for row in range(7):
-        for name in ("mean", "refined", "cls", "ensemble"):
+        for name in ("mean", "mean_std", "max", "refined", "cls", "ensemble"):
             mean = clips[name][videos == row].mean(0)
             torch.testing.assert_close(mean, whole[name][row], atol=2e-5, rtol=1e-4)
     first = store.sets([0]).features[0, : store.lengths[0]]
