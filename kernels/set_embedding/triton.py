@@ -320,7 +320,7 @@ def shipped() -> list[Shipped]:
         ]
         clips_of_tokens = embed[1][:, 1:]
         place, outputs = place_launch(clips_of_tokens, mask, capacity=2304)
-        spread, _ = spread_launch(outputs[0], outputs[3], sets=sets)
+        spread, _ = spread_launch(outputs[0], outputs[3], sets=sets, clips=clips)
         found += [
             count_launch(mask)[0].shipped(f"gather_masked count, {what}", max_registers=64),
             place.shipped(f"gather_masked forward, {what}", max_registers=96),

@@ -72,10 +72,10 @@ def place_launch(
     return launch, (rows, index, count, rank)
 
 
-def spread_launch(grad: Tensor, rank: Tensor, *, sets: int) -> tuple[Launch, Tensor]:
+def spread_launch(grad: Tensor, rank: Tensor, *, sets: int, clips: int) -> tuple[Launch, Tensor]:
     """The tokens' gradient [B, V, H] of the rows' [C, H]."""
     total, width = len(rank), grad.shape[1]
-    out = torch.empty(sets, total // max(1, sets), width, dtype=grad.dtype, device=grad.device)
+    out = torch.empty(sets, clips, width, dtype=grad.dtype, device=grad.device)
     tile = tile_of(width, _BACKWARD_ELEMENTS)
     grid = (triton.cdiv(total, tile["ROWS"]), triton.cdiv(width, tile["WIDTH"]))
     return Launch(spread_kernel, grid, (grad.contiguous(), rank, out, total, width), tile, _WARPS), out
@@ -108,26 +108,27 @@ def _(tokens: Tensor, mask: Tensor, capacity: int) -> tuple[Tensor, Tensor, Tens
 @torch.library.custom_op(
     "scalefast::gather_masked_backward",
     mutates_args=(),
-    schema="(Tensor grad, Tensor rank, SymInt sets) -> Tensor",
+    schema="(Tensor grad, Tensor rank, SymInt sets, SymInt clips) -> Tensor",
 )
-def _gather_backward(grad: Tensor, rank: Tensor, sets: int) -> Tensor:
-    launch, out = spread_launch(grad, rank, sets=sets)
+def _gather_backward(grad: Tensor, rank: Tensor, sets: int, clips: int) -> Tensor:
+    launch, out = spread_launch(grad, rank, sets=sets, clips=clips)
     launch.run()
     return out
 
 
 @_gather_backward.register_fake
-def _(grad: Tensor, rank: Tensor, sets: int) -> Tensor:
-    return grad.new_empty(sets, rank.shape[0] // max(1, sets), grad.shape[1])
+def _(grad: Tensor, rank: Tensor, sets: int, clips: int) -> Tensor:
+    return grad.new_empty(sets, clips, grad.shape[1])
 
 
 def _context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.save_for_backward(output[3])
-    ctx.sets = inputs[0].shape[0]
+    ctx.sets, ctx.clips = inputs[0].shape[:2]
 
 
 def _gradients(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-    return torch.ops.scalefast.gather_masked_backward(grad, ctx.saved_tensors[0], ctx.sets), None, None
+    rank = ctx.saved_tensors[0]
+    return torch.ops.scalefast.gather_masked_backward(grad, rank, ctx.sets, ctx.clips), None, None
 
 
 _gather_forward.register_autograd(_gradients, setup_context=_context)

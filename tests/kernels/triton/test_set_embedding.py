@@ -217,7 +217,7 @@ def test_opcheck(device):
     torch.library.opcheck(ops.embed_sets_backward.default, (grad, mask, f32, f32, f32, True, False))
     torch.library.opcheck(ops.gather_masked_forward.default, (x, mask, 10))
     rank = torch.tensor([0, -1, 1] * 5, dtype=torch.int32, device=device)
-    torch.library.opcheck(ops.gather_masked_backward.default, (torch.randn(2, 8, device=device), rank, 5))
+    torch.library.opcheck(ops.gather_masked_backward.default, (torch.randn(2, 8, device=device), rank, 5, 3))
 
 
 def test_compiled_whole(device):
