@@ -16,7 +16,7 @@ from scalefast.backbones.backbone import FrozenBackbone
 from scalefast.backbones.huggingface import load_transformers
 from scalefast.backbones.r3d import R3D
 from scalefast.backbones.r3d_folder import MARK, load_r3d
-from scalefast.backbones.registry import REGISTRY
+from scalefast.backbones.registry import REGISTRY, NamedBackbone
 from scalefast.backbones.spec import BackboneSpec
 from scalefast.errors import InputError
 
@@ -36,14 +36,16 @@ def load_backbone(
             (transformers' layout or one that `save_r3d` wrote), else a hub id `organisation/name[@revision]`.
             A short name wins over a folder of that name in the working directory; write `./name` for the
             folder.
-        checkpoint: a released checkpoint file in its authors' own layout; none can be read by this version.
+        checkpoint: the file that the authors of a named backbone released, in their own layout (read with
+            `weights_only=True`, strictly); the name says which network it is.
         device: where to compute; None is the CPU.
         dtype: `"fp32"`, `"bf16"`, `"fp16"` or the torch.dtype; None takes bf16 where the hardware has it,
             else fp32.
 
     Raises:
         InputError: unknown name, a folder that holds no backbone, a hub that cannot be reached.
-        DataError: damaged files, or weights that do not fit their configuration (each key named).
+        DataError: damaged files, a checkpoint that holds more than weights, or weights that do not fit their
+            configuration (each key named).
         MissingExtraError: transformers is needed and not installed.
     """
     name = str(name_or_folder_or_hub_id)
@@ -51,10 +53,8 @@ def load_backbone(
     if entry is not None and entry.missing is not None:
         raise InputError(f"backbone {name!r} does not load yet: {entry.missing}")
     if checkpoint is not None:
-        raise InputError(
-            f"backbone {name!r}: {checkpoint=!s} cannot be read, since checkpoints in their authors' own "
-            "layout are not supported yet; pass a folder in transformers' layout in place of the name"
-        )
+        encoder, spec = _from_checkpoint(name, entry, Path(checkpoint))
+        return FrozenBackbone(encoder, spec=spec, device=device, dtype=dtype)
     if entry is not None and entry.r3d is not None:
         encoder, spec = _described(R3D(entry.r3d), name=name)
     elif entry is not None:
@@ -68,6 +68,16 @@ def load_backbone(
     else:
         raise InputError(_unknown(name))
     return FrozenBackbone(encoder, spec=spec, device=device, dtype=dtype)
+
+
+def _from_checkpoint(name: str, entry: NamedBackbone | None, file: Path) -> tuple[nn.Module, BackboneSpec]:
+    if entry is None or entry.checkpoint is None:
+        known = ", ".join(each for each, named in REGISTRY.items() if named.checkpoint is not None)
+        raise InputError(
+            f"backbone {name!r} has no checkpoint file in a layout of its own, so that {file} cannot be read "
+            f"as one; names that have: {known}"
+        )
+    return entry.checkpoint.load(file, name=name)
 
 
 def _from_hub(hub_id: str) -> tuple[nn.Module, BackboneSpec]:

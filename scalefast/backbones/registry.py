@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from scalefast.backbones.checkpoint import CheckpointFormat
 from scalefast.backbones.r3d import R3DConfig
+from scalefast.backbones.videomae import VideoMAEFile
 
 __all__ = ["REGISTRY", "NamedBackbone"]
 
@@ -19,6 +22,8 @@ class NamedBackbone:
     """Own network, initialised from its seed."""
     hub_id: str | None = None
     """Repository on the Hugging Face hub in transformers' layout."""
+    checkpoint: CheckpointFormat | None = None
+    """Layout of the file that its authors released, for `load_backbone(name, checkpoint=file)`."""
     missing: str | None = None
     """Why it cannot be loaded, and what can be instead."""
 
@@ -26,6 +31,7 @@ class NamedBackbone:
         assert sum(way is not None for way in (self.r3d, self.hub_id, self.missing)) == 1, self
 
 
+_LARGE: dict[str, Any] = {"label": "L", "width": 1024, "depth": 24, "heads": 16, "mlp": 4096}
 _CHECKPOINT = "its authors' checkpoint file has a layout of its own, which this version does not read yet"
 
 REGISTRY: dict[str, NamedBackbone] = {
@@ -38,18 +44,24 @@ REGISTRY: dict[str, NamedBackbone] = {
         r3d=R3DConfig(depth="18"),
     ),
     "videomae-b": NamedBackbone(
-        summary="VideoMAE ViT-B, pretrained on Kinetics-400", hub_id="MCG-NJU/videomae-base"
+        summary="VideoMAE ViT-B, pretrained on Kinetics-400",
+        hub_id="MCG-NJU/videomae-base",
+        checkpoint=VideoMAEFile(),
     ),
     "videomae-l": NamedBackbone(
-        summary="VideoMAE ViT-L, pretrained on Kinetics-400", hub_id="MCG-NJU/videomae-large"
+        summary="VideoMAE ViT-L, pretrained on Kinetics-400",
+        hub_id="MCG-NJU/videomae-large",
+        checkpoint=VideoMAEFile(**_LARGE),
     ),
     "videomae-b-k400": NamedBackbone(
         summary="VideoMAE ViT-B, fine-tuned on Kinetics-400",
         hub_id="MCG-NJU/videomae-base-finetuned-kinetics",
+        checkpoint=VideoMAEFile(fine_tuned=True),
     ),
     "videomae-l-k400": NamedBackbone(
         summary="VideoMAE ViT-L, fine-tuned on Kinetics-400",
         hub_id="MCG-NJU/videomae-large-finetuned-kinetics",
+        checkpoint=VideoMAEFile(fine_tuned=True, **_LARGE),
     ),
     "timesformer-b-k400": NamedBackbone(
         summary="TimeSformer-B, 8 frames, Kinetics-400",

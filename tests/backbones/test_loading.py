@@ -42,14 +42,6 @@ def test_names_that_do_not_load_yet_say_so(name, checkpoint):
         load_backbone(name, checkpoint)
 
 
-@pytest.mark.parametrize("name", ["videomae-b", "r3d-18"])
-def test_checkpoint_files_are_not_read_yet(name):
-    with pytest.raises(
-        InputError, match=r"checkpoint=released\.pth cannot be read, since checkpoints in their authors'"
-    ):
-        load_backbone(name, checkpoint="released.pth")
-
-
 def test_an_unknown_name_comes_with_the_known_ones(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(

@@ -1,0 +1,139 @@
+"""Random checkpoints laid out as the authors' files are, and plain networks that compute on them directly.
+
+The networks read the authors' names and use no module of the library or of transformers: one product, one
+softmax and one normalisation after the other, in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def drawn(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, Tensor]:
+    """Every weight random and of ordinary size; variances positive."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for name, shape in shapes.items():
+        value = torch.randn(shape, generator=generator)
+        fan_in = math.prod(shape[1:]) if len(shape) > 1 else 1
+        if name.endswith("running_var"):
+            value = 0.5 + value.abs()
+        elif name.endswith("num_batches_tracked"):
+            value = torch.tensor(7)
+        elif len(shape) > 1 and not name.endswith(("token", "embed")):
+            value = value / math.sqrt(fan_in)
+        else:
+            value = 0.3 * value + (1.0 if name.endswith("weight") else 0.0)
+        state[name] = value
+    return state
+
+
+def normalised(clips: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """uint8 [N, T, H, W, 3] -> float64 [N, 3, T, H, W], by numpy."""
+    frames = (clips.numpy().astype(np.float64) / 255 - np.array(mean)) / np.array(std)
+    return torch.from_numpy(frames.transpose(0, 4, 1, 2, 3).copy())
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-6) -> Tensor:
+    centred = x - x.mean(-1, keepdim=True)
+    return centred / (centred.pow(2).mean(-1, keepdim=True) + eps).sqrt() * weight + bias
+
+
+def attention(x: Tensor, qkv: Tensor, bias: Tensor, heads: int) -> Tensor:
+    """[N, L, D] -> [N, L, D], one head after the other; rows of `qkv`: all queries, all keys, all values."""
+    width = x.shape[-1]
+    q, k, v = (x @ qkv.T + bias).split(width, dim=-1)
+    out = []
+    for head in range(heads):
+        part = slice(head * width // heads, (head + 1) * width // heads)
+        scores = q[..., part] @ k[..., part].transpose(-1, -2) / math.sqrt(width // heads)
+        out.append(torch.softmax(scores, -1) @ v[..., part])
+    return torch.cat(out, -1)
+
+
+def mlp(x: Tensor, w: Mapping[str, Tensor], at: str) -> Tensor:
+    hidden = x @ w[f"{at}.fc1.weight"].T + w[f"{at}.fc1.bias"]
+    hidden = 0.5 * hidden * (1 + torch.erf(hidden / math.sqrt(2)))
+    return hidden @ w[f"{at}.fc2.weight"].T + w[f"{at}.fc2.bias"]
+
+
+def block_shapes(at: str, width: int, hidden: int) -> dict[str, tuple[int, ...]]:
+    """Of VideoMAE's blocks, in the encoder, the decoder and the classifier."""
+    return {
+        f"{at}.norm1.weight": (width,),
+        f"{at}.norm1.bias": (width,),
+        f"{at}.attn.q_bias": (width,),
+        f"{at}.attn.v_bias": (width,),
+        f"{at}.attn.qkv.weight": (3 * width, width),
+        f"{at}.attn.proj.weight": (width, width),
+        f"{at}.attn.proj.bias": (width,),
+        f"{at}.norm2.weight": (width,),
+        f"{at}.norm2.bias": (width,),
+        f"{at}.mlp.fc1.weight": (hidden, width),
+        f"{at}.mlp.fc1.bias": (hidden,),
+        f"{at}.mlp.fc2.weight": (width, hidden),
+        f"{at}.mlp.fc2.bias": (width,),
+    }
+
+
+def videomae_shapes(
+    *, fine_tuned: bool, width: int, depth: int, hidden: int, patch: int, decoder: int = 8, classes: int = 5
+) -> dict[str, tuple[int, ...]]:
+    at = "" if fine_tuned else "encoder."
+    shapes: dict[str, tuple[int, ...]] = {} if fine_tuned else {"mask_token": (1, 1, decoder)}
+    shapes |= {
+        f"{at}patch_embed.proj.weight": (width, 3, 2, patch, patch),
+        f"{at}patch_embed.proj.bias": (width,),
+    }
+    for index in range(depth):
+        shapes |= block_shapes(f"{at}blocks.{index}", width, hidden)
+    if fine_tuned:
+        shapes |= {"fc_norm.weight": (width,), "fc_norm.bias": (width,)}
+        return shapes | {"head.weight": (classes, width), "head.bias": (classes,)}
+    shapes |= {"encoder.norm.weight": (width,), "encoder.norm.bias": (width,)}
+    shapes |= block_shapes("decoder.blocks.0", decoder, 2 * decoder)
+    shapes |= {"decoder.norm.weight": (decoder,), "decoder.norm.bias": (decoder,)}
+    shapes |= {"decoder.head.weight": (6 * patch**2, decoder), "decoder.head.bias": (6 * patch**2,)}
+    return shapes | {"encoder_to_decoder.weight": (decoder, width)}
+
+
+def videomae(clips: Tensor, state: Mapping[str, Tensor], *, heads: int, fine_tuned: bool) -> Tensor:
+    """Feature of clips by the authors' weights."""
+    at = "" if fine_tuned else "encoder."
+    w = {name.removeprefix(at): value.double() for name, value in state.items() if name.startswith(at)}
+    kernel = w["patch_embed.proj.weight"]
+    width, _, tubelet, patch, _ = kernel.shape
+    pixels = normalised(clips, *IMAGENET)
+    tokens = []
+    for t in range(0, pixels.shape[2], tubelet):
+        for y in range(0, pixels.shape[3], patch):
+            for x in range(0, pixels.shape[4], patch):
+                cube = pixels[:, :, t : t + tubelet, y : y + patch, x : x + patch]
+                tokens.append(cube.flatten(1) @ kernel.flatten(1).T + w["patch_embed.proj.bias"])
+    h = torch.stack(tokens, 1)
+    table = torch.zeros(h.shape[1], width, dtype=torch.float64)
+    for position in range(h.shape[1]):
+        for channel in range(width):
+            angle = position / 10000 ** (2 * (channel // 2) / width)
+            table[position, channel] = math.cos(angle) if channel % 2 else math.sin(angle)
+    h = h + table
+    index = 0
+    while f"blocks.{index}.norm1.weight" in w:
+        b = f"blocks.{index}"
+        q_bias, v_bias = w[f"{b}.attn.q_bias"], w[f"{b}.attn.v_bias"]
+        bias = torch.cat([q_bias, torch.zeros_like(q_bias), v_bias])
+        inner = layer_norm(h, w[f"{b}.norm1.weight"], w[f"{b}.norm1.bias"])
+        out = attention(inner, w[f"{b}.attn.qkv.weight"], bias, heads)
+        h = h + out @ w[f"{b}.attn.proj.weight"].T + w[f"{b}.attn.proj.bias"]
+        h = h + mlp(layer_norm(h, w[f"{b}.norm2.weight"], w[f"{b}.norm2.bias"]), w, f"{b}.mlp")
+        index += 1
+    if fine_tuned:
+        return layer_norm(h.mean(1), w["fc_norm.weight"], w["fc_norm.bias"])
+    return layer_norm(h, w["norm.weight"], w["norm.bias"]).mean(1)
