@@ -73,7 +73,7 @@ def run(args: Args) -> int:
     )
     print(results.table())
     print()
-    for line in (*results.verdict(), *(f"note: {note}" for note in results.notes)):
+    for line in (results.summary(), *results.verdict(), *(f"note: {note}" for note in results.notes)):
         print(line)
     for name, split in (("training", results.train), ("test", results.test)):
         listed = "" if split.listed is None else f" of {split.listed} listed ({split.lost} bad or missing)"

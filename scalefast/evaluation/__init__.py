@@ -5,6 +5,8 @@ from __future__ import annotations
 from scalefast.evaluation._embed import Embeddings, embed
 from scalefast.evaluation._evaluate import evaluate
 from scalefast.evaluation.baselines import BASELINES, COLUMNS, initial_model
+from scalefast.evaluation.bootstrap import bootstrap_interval, sign_flip_p_value
+from scalefast.evaluation.comparison import Difference, best_baseline, summary, verdict
 from scalefast.evaluation.knn import knn_accuracy, knn_predict
 from scalefast.evaluation.linear import LinearProbe, fit_linear_probe, linear_accuracy
 from scalefast.evaluation.protocols import PROTOCOLS, Protocol
@@ -17,12 +19,10 @@ from scalefast.evaluation.representations import (
     represent_sets,
 )
 from scalefast.evaluation.results import (
-    Difference,
     Results,
     details_path,
     read_results,
     results_table,
-    verdict,
     write_results,
 )
 from scalefast.evaluation.topk import nearest_rows
@@ -39,6 +39,8 @@ __all__ = [
     "Representation",
     "Representations",
     "Results",
+    "best_baseline",
+    "bootstrap_interval",
     "details_path",
     "embed",
     "evaluate",
@@ -53,6 +55,8 @@ __all__ = [
     "represent_clips",
     "represent_sets",
     "results_table",
+    "sign_flip_p_value",
+    "summary",
     "verdict",
     "write_results",
 ]

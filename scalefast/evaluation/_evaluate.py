@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,10 +12,12 @@ from torch import Tensor
 from scalefast._version import __version__
 from scalefast.evaluation._run import default_device, load, open_store
 from scalefast.evaluation.baselines import COLUMNS, Columns, initial_model, initial_seed
+from scalefast.evaluation.bootstrap import bootstrap_interval
+from scalefast.evaluation.comparison import Difference, best_baseline, our_column
 from scalefast.evaluation.data import check_splits, class_labels, count_split
 from scalefast.evaluation.protocols import Protocol, SplitRows, check_protocols, classify
 from scalefast.evaluation.representations import represent, represent_clips
-from scalefast.evaluation.results import Difference, Results, check_place
+from scalefast.evaluation.results import Results, check_place
 
 if TYPE_CHECKING:
     from scalefast.features import FeatureStore
@@ -85,13 +87,18 @@ def evaluate(
         protocol: {name: predicted == truth for name, predicted in row.items()}
         for protocol, row in predictions.items()
     }
+    accuracies = {
+        protocol: {name: hits.double().mean().item() for name, hits in row.items()}
+        for protocol, row in right.items()
+    }
     results = Results(
-        accuracies={
-            protocol: {name: hits.double().mean().item() for name, hits in row.items()}
-            for protocol, row in right.items()
-        },
+        accuracies=accuracies,
         differences={
-            protocol: Difference.paired(row["ensemble"], row["mean"]) for protocol, row in right.items()
+            protocol: _difference(right[protocol], row, seed=seed) for protocol, row in accuracies.items()
+        },
+        intervals={
+            protocol: {name: bootstrap_interval(hits, seed=seed) for name, hits in row.items()}
+            for protocol, row in right.items()
         },
         train=count_split(first),
         test=count_split(second),
@@ -110,6 +117,12 @@ def evaluate(
     if out is not None:
         results.save(out)
     return results
+
+
+def _difference(scores: Mapping[str, Tensor], row: Mapping[str, float], *, seed: int) -> Difference:
+    """SCALE against the best baseline of a row of the table, from the score of every test video."""
+    ours, theirs = our_column(row), best_baseline(row)
+    return Difference.paired(scores[ours], scores[theirs], names=(ours, theirs), seed=seed)
 
 
 def _rows(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,44 +14,25 @@ from torch import Tensor
 
 from scalefast._files import write_atomically
 from scalefast.errors import DataError, InputError
+from scalefast.evaluation.comparison import PROTOCOL_NAMES, Difference, summary, verdict
 from scalefast.evaluation.data import SplitCounts
 
 __all__ = [
     "Accuracies",
-    "Difference",
+    "Intervals",
     "Results",
     "check_place",
     "details_path",
     "read_results",
     "results_table",
-    "verdict",
     "write_results",
 ]
 
 Accuracies = Mapping[str, Mapping[str, float]]
 """`{protocol: {representation: accuracy in [0, 1]}}`: what results.json holds."""
 
-PROTOCOL_NAMES = {"knn": "k-NN", "linear": "linear", "linear_clips": "linear, per clip"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """Accuracy of SCALE's ensemble less that of mean pooling, on the same test videos."""
-
-    value: float
-    """In [-1, 1]."""
-    low: float
-    """Lower end of the 95% interval over test videos (normal, paired)."""
-    high: float
-    """Upper end."""
-
-    @classmethod
-    def paired(cls, ours: Tensor, theirs: Tensor) -> Difference:
-        """From two bool `[M]`: which test videos each classified rightly."""
-        gain = ours.double() - theirs.double()
-        value = gain.mean().item()
-        error = gain.std().item() / math.sqrt(len(gain)) if len(gain) > 1 else math.inf
-        return cls(value=value, low=max(value - 1.96 * error, -1.0), high=min(value + 1.96 * error, 1.0))
+Intervals = Mapping[str, Mapping[str, Sequence[float]]]
+"""`{protocol: {representation: (low, high)}}`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +42,9 @@ class Results:
     accuracies: dict[str, dict[str, float]]
     """`{protocol: {representation: accuracy}}`."""
     differences: dict[str, Difference]
-    """For every protocol, the ensemble against mean pooling."""
+    """For every protocol, SCALE's recommended representation against the best baseline."""
+    intervals: dict[str, dict[str, tuple[float, float]]]
+    """`{protocol: {representation: 95% interval}}`, by bootstrap over the test videos."""
     train: SplitCounts
     """What the training numbers speak of."""
     test: SplitCounts
@@ -74,8 +57,8 @@ class Results:
     """`{protocol: {representation: [M] int64 class ids}}`, in the order of the test store."""
 
     def table(self) -> str:
-        """The accuracies in percent, one row a protocol."""
-        return results_table(self.accuracies)
+        """The accuracies in percent with their intervals, one row a protocol."""
+        return results_table(self.accuracies, self.intervals)
 
     def verdict(self) -> tuple[str, ...]:
         """One plain sentence a protocol."""
@@ -84,11 +67,19 @@ class Results:
             for protocol, row in self.accuracies.items()
         )
 
+    def summary(self) -> str:
+        """All protocols in one line."""
+        return summary(self.differences)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write results.json and, beside it, results-details.json; each appears whole or not at all."""
         details = {
             **self.details,
             "differences": {name: asdict(value) for name, value in self.differences.items()},
+            "intervals": {
+                protocol: {name: list(ends) for name, ends in row.items()}
+                for protocol, row in self.intervals.items()
+            },
             "train": {**self.details.get("train", {}), "counts": asdict(self.train)},
             "test": {**self.details.get("test", {}), "counts": asdict(self.test)},
             "notes": list(self.notes),
@@ -96,45 +87,35 @@ class Results:
         write_results(path, self.accuracies, details=details)
 
 
-def verdict(protocol: str, row: Mapping[str, float], difference: Difference | None = None) -> str:
-    """SCALE (its ensemble) against mean pooling, in one sentence.
+def results_table(accuracies: Accuracies, intervals: Intervals | None = None) -> str:
+    """Accuracies in percent as aligned text: a row a protocol, a column a representation.
 
     Args:
-        protocol: name of the protocol.
-        row: accuracies by representation, `ensemble` and `mean` among them.
-        difference: with its interval, where it is known.
+        accuracies: as results.json holds them.
+        intervals: where they are known, they stand in a line of their own below the accuracies.
     """
-    name = PROTOCOL_NAMES.get(protocol, protocol)
-    gap = 100 * (row["ensemble"] - row["mean"])
-    side = "equal to" if abs(gap) < 0.05 else f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'}"
-    text = (
-        f"{name}: SCALE (ensemble) is {side} mean pooling, "
-        f"{100 * row['ensemble']:.1f}% against {100 * row['mean']:.1f}%"
-    )
-    if difference is None or not math.isfinite(difference.low):
-        return text + "."
-    interval = f"95% interval {100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
-    clear = (
-        ""
-        if difference.low > 0 or difference.high < 0
-        else ", so the test videos are too few to tell them apart"
-    )
-    return f"{text} ({interval}{clear})."
-
-
-def results_table(accuracies: Accuracies) -> str:
-    """Accuracies in percent as aligned text: a row a protocol, a column a representation."""
     columns = list(dict.fromkeys(name for row in accuracies.values() for name in row))
     names = [PROTOCOL_NAMES.get(protocol, protocol) for protocol in accuracies]
     first = max(map(len, [*names, "accuracy, %"]))
     widths = [max(12, len(name)) for name in columns]
     head = (f"{name:>{width}}" for name, width in zip(columns, widths, strict=True))
     lines = [" ".join([f"{'accuracy, %':<{first}}", *head])]
-    for name, row in zip(names, accuracies.values(), strict=True):
+    for name, (protocol, row) in zip(names, accuracies.items(), strict=True):
         cells = [f"{100 * row[column]:.1f}" if column in row else "-" for column in columns]
         padded = (f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
         lines.append(" ".join([f"{name:<{first}}", *padded]))
+        known = (intervals or {}).get(protocol, {})
+        if known:
+            ends = (
+                f"{_ends(known.get(column)):>{width}}" for column, width in zip(columns, widths, strict=True)
+            )
+            lines.append(" ".join([f"{'  95%':<{first}}", *ends]))
     return "\n".join(lines)
+
+
+def _ends(interval: Sequence[float] | None) -> str:
+    known = interval is not None and all(map(math.isfinite, interval))
+    return f"{100 * interval[0]:.1f}-{100 * interval[1]:.1f}" if interval is not None and known else "-"
 
 
 def details_path(path: str | os.PathLike[str]) -> Path:

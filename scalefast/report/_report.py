@@ -88,6 +88,7 @@ def _numbers(results: str | os.PathLike[str] | Results, *, run: LoadedRun, notes
         return Numbers(
             accuracies=results.accuracies,
             differences=results.differences,
+            intervals=results.intervals,
             settings=results.details["protocols"],
             notes=tuple(dict.fromkeys([*results.notes, *notes])),
         )
@@ -101,6 +102,7 @@ def _numbers(results: str | os.PathLike[str] | Results, *, run: LoadedRun, notes
     return Numbers(
         accuracies=accuracies,
         differences={name: Difference(**value) for name, value in details.get("differences", {}).items()},
+        intervals=details.get("intervals", {}),
         settings=details.get("protocols", {}),
         notes=tuple(dict.fromkeys([*details.get("notes", []), *notes])),
     )

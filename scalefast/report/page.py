@@ -19,6 +19,7 @@ from scalefast.evaluation import Difference, Representations
 from scalefast.evaluation._run import LoadedRun
 from scalefast.evaluation.data import class_labels, class_names, count_split
 from scalefast.evaluation.knn import center_and_normalize
+from scalefast.evaluation.results import Intervals
 from scalefast.report import sections
 from scalefast.report.gallery import Strips, Tile, gallery
 from scalefast.report.neighbours import Neighbours, find_neighbours, pick_queries
@@ -49,8 +50,10 @@ ABOUT_RESULTS = (
     "nothing was chosen by test accuracy."
 )
 ABOUT_INTERVALS = (
-    " In brackets the 95% interval of the difference over test videos (paired): where it holds 0, another "
-    "draw of test videos could turn the verdict round."
+    " The last column compares SCALE's recommended representation with the best baseline on the same videos; "
+    "which baseline is best was seen on these videos too, which favours the baseline. Intervals hold 95% of "
+    "10,000 bootstrap draws of the test videos: where that of a difference holds 0, another draw could turn "
+    "the verdict round."
 )
 ABOUT_MAPS = (
     "placed by t-SNE in the space in which k-NN votes: near points are similar videos, while the sizes of "
@@ -71,7 +74,9 @@ class Numbers:
     accuracies: Mapping[str, Mapping[str, float]]
     """`{protocol: {representation: accuracy}}`."""
     differences: Mapping[str, Difference]
-    """SCALE against mean pooling by protocol, where the interval is known."""
+    """SCALE against the best baseline by protocol, where the interval is known."""
+    intervals: Intervals
+    """Of the accuracies, where they are known."""
     settings: Mapping[str, Any]
     """`{protocol: {representation: settings}}`, where they are known."""
     notes: tuple[str, ...]
@@ -128,7 +133,7 @@ class Page:
         about = ABOUT_RESULTS + (ABOUT_INTERVALS if self.numbers.differences else "")
         return (
             "<h2>Results</h2>"
-            + sections.results(self.numbers.accuracies, self.numbers.differences)
+            + sections.results(self.numbers.accuracies, self.numbers.differences, self.numbers.intervals)
             + _caption(about)
             + sections.counts(counted)
         )

@@ -8,8 +8,16 @@ from html import escape
 from typing import Any
 
 from scalefast.evaluation.baselines import BASELINES
+from scalefast.evaluation.comparison import (
+    PROTOCOL_NAMES,
+    Difference,
+    best_baseline,
+    our_column,
+    summary,
+    verdict,
+)
 from scalefast.evaluation.data import SplitCounts
-from scalefast.evaluation.results import PROTOCOL_NAMES, Accuracies, Difference, verdict
+from scalefast.evaluation.results import Accuracies, Intervals
 from scalefast.report.charts import GREY, PALETTE, Series, legend, line_chart, scatter_chart
 
 __all__ = ["class_colors", "counts", "curves", "facts", "maps", "results", "verdicts"]
@@ -32,19 +40,22 @@ CURVES = {
 
 
 def verdicts(accuracies: Accuracies, differences: Mapping[str, Difference]) -> str:
-    """One sentence a protocol; the edge is green or red only where the interval leaves 0 out."""
+    """The whole in one line, and one sentence a protocol; its edge is green or red only beyond chance."""
     items = []
     for protocol, row in accuracies.items():
         difference = differences.get(protocol)
         kind = ""
         if difference is not None:
-            kind = "good" if difference.low > 0 else "bad" if difference.high < 0 else ""
+            kind = {1: "good", 0: "", -1: "bad"}[difference.side]
         text = verdict(protocol, row, difference)
         items.append(f'<li class="{kind}">{escape(text)}</li>')
-    return f'<ul class="verdict">{"".join(items)}</ul>'
+    whole = f"<p><strong>{escape(summary(differences))}</strong></p>" if differences else ""
+    return f'{whole}<ul class="verdict">{"".join(items)}</ul>'
 
 
-def results(accuracies: Accuracies, differences: Mapping[str, Difference]) -> str:
+def results(
+    accuracies: Accuracies, differences: Mapping[str, Difference], intervals: Intervals | None = None
+) -> str:
     """The table: a row a protocol, what one has without SCALE beside everything of SCALE."""
     names = list(dict.fromkeys(name for row in accuracies.values() for name in row))
     groups = {
@@ -56,9 +67,11 @@ def results(accuracies: Accuracies, differences: Mapping[str, Difference]) -> st
     rows = []
     for protocol, row in accuracies.items():
         cells = [f"<td>{escape(PROTOCOL_NAMES.get(protocol, protocol))}</td>"]
+        best, known = best_baseline(row), (intervals or {}).get(protocol, {})
         for name in columns:
-            kind = ' class="main"' if name == "mean" else ' class="main ours"' if name == "ensemble" else ""
-            cells.append(f"<td{kind}>{100 * row[name]:.1f}</td>" if name in row else "<td>-</td>")
+            kind = {best: ' class="main"', our_column(row): ' class="main ours"'}.get(name, "")
+            value = f"{100 * row[name]:.1f}{_ends(known.get(name))}" if name in row else "-"
+            cells.append(f"<td{kind}>{value}</td>")
         cells.append(f"<td>{_gap(row, differences.get(protocol))}</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
     tops = "".join(
@@ -68,13 +81,19 @@ def results(accuracies: Accuracies, differences: Mapping[str, Difference]) -> st
     )
     return (
         f'<div class="scroll"><table><thead><tr><th rowspan="2">accuracy, %</th>{tops}'
-        f'<th rowspan="2">ensemble less mean</th></tr>'
+        f'<th rowspan="2">SCALE less best baseline</th></tr>'
         f"<tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
+def _ends(interval: Sequence[float] | None) -> str:
+    if interval is None or not all(map(math.isfinite, interval)):
+        return ""
+    return f'<br><span class="interval">{100 * interval[0]:.1f} to {100 * interval[1]:.1f}</span>'
+
+
 def _gap(row: Mapping[str, float], difference: Difference | None) -> str:
-    gap = f"{100 * (row['ensemble'] - row['mean']):+.1f}"
+    gap = f"{100 * (row[our_column(row)] - row[best_baseline(row)]):+.1f}"
     if difference is None or not math.isfinite(difference.low):
         return gap
     return (

@@ -189,3 +189,18 @@ def test_unfinished_run_says_how_to_go_on(run: Path, stores: Stores, tmp_path: P
 def test_not_a_store(run: Path, stores: Stores, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="there is no such feature store"):
         evaluate(run, train=tmp_path / "nothing", test=stores[1])
+
+
+def test_test_videos_have_no_part_in_the_probe(run: Path, stores: Stores, make_store: Any) -> None:
+    """Other test videos, other numbers, but the very same penalties and validation scores."""
+    other = make_store("other", videos=9, seed=8, noise=5.0)
+    linear = ("linear", "linear_clips")
+    found = [
+        evaluate(run, train=stores[0], test=test, protocols=linear, device="cpu").details["protocols"]
+        for test in (stores[1], other)
+    ]
+    for protocol in linear:
+        for name in COLUMNS:
+            first, second = (one[protocol][name] for one in found)
+            assert first["l2"] == second["l2"]
+            assert first["validation"] == second["validation"] and first["validation"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from scipy.stats import binomtest
 
 from scalefast.errors import DataError, InputError
 from scalefast.evaluation import (
@@ -130,14 +131,24 @@ def test_verdict_says_when_the_interval_holds_zero() -> None:
 
 
 def test_difference_is_paired() -> None:
-    """Both right on 60, only ours on 25, only theirs on 10, both wrong on 5."""
+    """Both right on 60, only ours on 25, only theirs on 10, both wrong on 5: near the normal interval, whose
+    ends lie between two hundredths."""
     ours = torch.tensor([True] * 85 + [False] * 15)
     theirs = torch.tensor([True] * 60 + [False] * 25 + [True] * 10 + [False] * 5)
     found = Difference.paired(ours, theirs)
     assert found.value == pytest.approx(0.15)
     error = math.sqrt((0.35 - 0.15**2) * 100 / 99 / 100)
-    assert found.low == pytest.approx(0.15 - 1.96 * error)
-    assert found.high == pytest.approx(0.15 + 1.96 * error)
+    assert found.low == pytest.approx(0.15 - 1.96 * error, abs=0.01)
+    assert found.high == pytest.approx(0.15 + 1.96 * error, abs=0.01)
+    assert found.p_value == pytest.approx(binomtest(25, 35).pvalue)
+
+
+def test_intervals_stand_below_the_accuracies() -> None:
+    intervals = {"knn": {"mean": (0.412, 0.588), "ensemble": (1.0, 1.0), "cls": (-math.inf, math.inf)}}
+    lines = results_table(GOOD, intervals).splitlines()
+    assert lines[2].split() == ["95%", "41.2-58.8", "-", "100.0-100.0"]
+    assert len(lines) == 4
+    assert len({len(line) for line in lines}) == 1
 
 
 def test_difference_of_one_video_knows_nothing() -> None:

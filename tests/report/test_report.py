@@ -108,7 +108,7 @@ def test_numbers_and_verdict_are_those_of_the_evaluation(page: str, case: Any) -
         "accuracy, %",
         "without SCALE",
         "SCALE",
-        "ensemble less mean",
+        "SCALE less best baseline",
         "mean pooling",
         "mean + std",
         "max pooling",

@@ -1,0 +1,120 @@
+"""SCALE against the best of its baselines, as numbers and in plain words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from scalefast.evaluation.baselines import BASELINES, TITLES
+from scalefast.evaluation.bootstrap import bootstrap_interval, sign_flip_p_value
+
+__all__ = ["PROTOCOL_NAMES", "Difference", "best_baseline", "our_column", "summary", "verdict"]
+
+PROTOCOL_NAMES = {"knn": "k-NN", "linear": "linear", "linear_clips": "linear, per clip"}
+"""What tables and sentences call the rows of results.json."""
+
+SIGNIFICANT = 0.05
+"""p-value below which a difference counts as one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Accuracy of one representation less that of another, on the same test videos."""
+
+    value: float
+    """In [-1, 1]."""
+    low: float
+    """Lower end of the 95% interval: percentile bootstrap over test videos, paired."""
+    high: float
+    """Upper end."""
+    p_value: float | None = None
+    """Two-sided, of the paired sign-flip test (McNemar's exact test where a video is right or wrong)."""
+    ours: str = "recommended"
+    """The representation that speaks for SCALE."""
+    theirs: str = "mean"
+    """The baseline with the highest accuracy."""
+
+    @classmethod
+    def paired(
+        cls, ours: Tensor, theirs: Tensor, *, names: tuple[str, str] = ("recommended", "mean"), seed: int = 0
+    ) -> Difference:
+        """From the score of every test video under each: two bool or floating `[M]`."""
+        gain = ours.double() - theirs.double()
+        low, high = bootstrap_interval(gain, seed=seed)
+        return cls(
+            value=gain.mean().item(),
+            low=max(low, -1.0),
+            high=min(high, 1.0),
+            p_value=sign_flip_p_value(gain, seed=seed),
+            ours=names[0],
+            theirs=names[1],
+        )
+
+    @property
+    def side(self) -> int:
+        """1 where SCALE is better beyond chance, -1 where it is worse, 0 where one cannot tell."""
+        if self.p_value is not None and self.p_value >= SIGNIFICANT:
+            return 0
+        return int(self.low > 0) - int(self.high < 0)
+
+
+def our_column(row: Mapping[str, float]) -> str:
+    """The representation that speaks for SCALE: the recommended one, else the ensemble."""
+    return "recommended" if "recommended" in row else "ensemble"
+
+
+def best_baseline(row: Mapping[str, float]) -> str:
+    """The baseline with the highest accuracy, the first among equals.
+
+    It is the highest on the test videos themselves, so it has had luck on its side, and SCALE has not.
+    """
+    return max((name for name in BASELINES if name in row), key=row.__getitem__)
+
+
+def verdict(protocol: str, row: Mapping[str, float], difference: Difference | None = None) -> str:
+    """SCALE against the best baseline, in one sentence.
+
+    Args:
+        protocol: name of the protocol.
+        row: accuracies by representation: one of SCALE's and at least one baseline.
+        difference: with its interval, where it is known.
+    """
+    name = PROTOCOL_NAMES.get(protocol, protocol)
+    ours, theirs = our_column(row), best_baseline(row)
+    gap = 100 * (row[ours] - row[theirs])
+    side = "equal to" if abs(gap) < 0.05 else f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'}"
+    rivals = sum(other in row for other in BASELINES)
+    best = f", the best of {rivals} baselines" if rivals > 1 else ""
+    text = (
+        f"{name}: {TITLES[ours]} is {side} {TITLES[theirs]}{best}, "
+        f"{100 * row[ours]:.1f}% against {100 * row[theirs]:.1f}%"
+    )
+    if difference is None or not math.isfinite(difference.low):
+        return text + "."
+    interval = f"95% interval {100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
+    chance = "" if difference.p_value is None else f", p {_p_text(difference.p_value)}"
+    clear = "" if difference.side else ", so the test videos are too few to tell them apart"
+    return f"{text} ({interval}{chance}{clear})."
+
+
+def summary(differences: Mapping[str, Difference]) -> str:
+    """Whether SCALE is worth it on these videos, in one line; empty where nothing is known."""
+    says = {1: "better than every baseline", -1: "worse than the best baseline", 0: "not told apart from it"}
+    parts: list[str] = []
+    for side, words in says.items():
+        names = [PROTOCOL_NAMES.get(name, name) for name, found in differences.items() if found.side == side]
+        if names:
+            which = words if side or parts else "not told apart from the best baseline"
+            parts.append(f"{which} under {_listed(names)}")
+    return f"On these videos SCALE is {'; '.join(parts)}." if parts else ""
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _p_text(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}"
