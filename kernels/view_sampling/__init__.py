@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..dispatch import checks_device_data, serves_triton
 from ..philox import RandomState
 from . import reference
 from .reference import draw_views
@@ -20,7 +21,9 @@ def sample_views(
 ) -> tuple[Tensor, Tensor]:
     """Two disjoint random sets of V clips for each chosen video (METHOD: SCALE, clips per video).
 
-    A pure function of (seed, step, row): the same views on any number of ranks and after a resume.
+    A pure function of (seed, step, row): the same views on any number of ranks and after a resume. On a GPU one kernel
+    draws and copies, for videos of up to 512 clips; longer ones, and a bank that wants a gradient, are the
+    reference's.
 
     Args:
         bank: [N, C, D] features, any floating dtype (kept).
@@ -34,8 +37,8 @@ def sample_views(
         features [B, 2, V, D] and positions [B, 2, V, 7].
 
     Raises:
-        ValueError: shapes, dtypes or devices do not fit; fewer than 2V clips; on CPU also a row outside the
-            bank.
+        ValueError: shapes, dtypes or devices do not fit; fewer than 2V clips; on CPU, and with SCALEFAST_CHECKS=1,
+            also a row outside the bank (elsewhere the kernel makes NaN of it).
     """
     if bank.ndim != 3 or not bank.is_floating_point():
         raise ValueError(f"bank must be floating [N, C, D]; got {bank.shape = }, {bank.dtype = }")
@@ -54,6 +57,15 @@ def sample_views(
             f"all tensors must be on one device; got {bank.device = }, {positions.device = }, "
             f"{rows.device = }, {rng.state.device = }"
         )
-    if rows.device.type == "cpu" and rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < len(bank):
+    if checks_device_data(rows) and rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < len(bank):
         raise ValueError(f"rows must be in [0, {len(bank)}); got {int(rows.min())} to {int(rows.max())}")
+    if serves_triton("sample_views", bank) and not _wants_gradient(bank, positions):
+        from . import triton as fused
+
+        if bank.shape[1] <= fused.MAX_CLIPS:
+            return fused.sample_views(bank, positions, rows, views=views, state=rng.state)
     return reference.sample_views(bank, positions, rows, views=views, rng=rng)
+
+
+def _wants_gradient(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
