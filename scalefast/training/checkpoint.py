@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from scalefast._files import sync_folder, write_atomically
@@ -67,6 +65,8 @@ class Checkpoints:
         Raises:
             TrainingError: it cannot be written (a full disk, say); earlier checkpoints are untouched.
         """
+        from safetensors.torch import save
+
         path = self.folder / f"{_PREFIX}{step:08d}{_SUFFIX}"
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         whole = {"step": step, **state}
@@ -116,6 +116,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         DataError: the file is damaged or no checkpoint.
     """
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, framework="pt") as file:
             sealed = json.loads((file.metadata() or {}).get(_ENTRY, "{}"))

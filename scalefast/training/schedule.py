@@ -30,21 +30,30 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim > 1 and not leaf.endswith(("bias", "token"))
 
 
-def build_optimizer(task: nn.Module, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+def build_optimizer(
+    task: nn.Module, *, learning_rate: float, weight_decay: float, captured: bool = False
+) -> torch.optim.AdamW:
     """AdamW over the trainable parameters of `task` in two groups, with and without weight decay.
 
     One fused kernel updates all parameters of a group, on CPU and CUDA; a parameter's state depends on it
-    alone.
+    alone. `captured`: for a CUDA graph, which reads the learning rate and the number of steps on the device.
     """
     named = [(name, parameter) for name, parameter in task.named_parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for n, p in named if decays(n, p)], "weight_decay": weight_decay},
         {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate, fused=True)
+    groups = [group for group in groups if group["params"]]
+    if not captured:
+        return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+    rate = torch.tensor(learning_rate, device=named[0][1].device)
+    return torch.optim.AdamW(groups, lr=rate, fused=True, capturable=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
     """Give all groups of the optimizer this rate for the coming step."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(learning_rate)
+        else:
+            group["lr"] = learning_rate

@@ -24,6 +24,7 @@ from scalefast.training.run_folder import TASK_NAME, RunFolder
 from scalefast.training.sampler import BatchPlan
 from scalefast.training.schedule import build_optimizer
 from scalefast.training.state import capture, check_weights, restore
+from scalefast.training.step import captures
 
 __all__ = ["Session"]
 
@@ -47,8 +48,12 @@ class Session:
             num_videos=len(self.bank), batch_size=config.batch_size, epochs=config.epochs, seed=config.seed
         )
         self.plan.share(0, rank=self.world.rank, world_size=self.world.size)  # refuses too many processes now
+        captured, _ = captures(device=self.world.device, processes=self.world.size)
         self.optimizer = build_optimizer(
-            self.task, learning_rate=config.learning_rate, weight_decay=config.weight_decay
+            self.task,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            captured=captured,
         )
         self.checkpoints = Checkpoints(self.folder.checkpoints)
         self.meter = Meter(last_good=self.checkpoints.last_good)

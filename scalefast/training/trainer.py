@@ -9,10 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
-from scalefast.backbones._precision import precision_name, resolve_precision
-from scalefast.kernels import RandomState
 from scalefast.training.bank import load_bank
 from scalefast.training.config import PretrainConfig
 from scalefast.training.distributed import join_world
@@ -21,9 +18,10 @@ from scalefast.training.memory import keep_freed_memory
 from scalefast.training.metrics import METRICS
 from scalefast.training.progress import Progress
 from scalefast.training.run_folder import RunFolder, build_record, read_record
-from scalefast.training.schedule import learning_rate_at, set_learning_rate
+from scalefast.training.schedule import learning_rate_at
 from scalefast.training.session import Session
 from scalefast.training.state import build_task
+from scalefast.training.step import Step
 
 if TYPE_CHECKING:
     from scalefast.features import FeatureStore
@@ -123,36 +121,20 @@ def pretrain(
 
 def train(session: Session) -> None:
     """The loop: every step from where the session begins to the end of the run."""
-    config, plan, world, bank = session.config, session.plan, session.world, session.bank
-    task, optimizer, meter = session.task, session.optimizer, session.meter
-    parameters = list(task.parameters())
-    # Seed and step live on the device and are advanced there: all randomness of a step is a function of them.
-    state = torch.tensor([config.seed, session.start], device=world.device)
-    task.train()
+    config, plan, world = session.config, session.plan, session.world
+    take = Step(session)
+    session.task.train()
     for step in range(session.start, plan.total_steps):
         if step == session.start or step % plan.steps_per_epoch == 0:
             order = plan.order(step // plan.steps_per_epoch).to(world.device)
         rows = order[plan.share(step, rank=world.rank, world_size=world.size)]
-        rng = RandomState(state, rows)
-        features, positions = bank.draw(rows, views=config.views, rng=rng)
-
         learning_rate = learning_rate_at(
             step,
             total_steps=plan.total_steps,
             peak=config.learning_rate,
             warmup_fraction=config.warmup_fraction,
         )
-        set_learning_rate(optimizer, learning_rate)
-        with session.autocast:
-            losses = task(features, positions, rng=rng)
-        losses.loss.backward()
-        world.average_gradients(parameters)
-        if config.clip_grad_norm is not None:
-            nn.utils.clip_grad_norm_(parameters, config.clip_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        state[1] += 1
-        meter.add(losses)
+        session.meter.add(take(rows, learning_rate=learning_rate))
 
         done = step + 1
         if session.reports(done):
@@ -163,6 +145,8 @@ def train(session: Session) -> None:
 
 def resolved(config: PretrainConfig, *, device: torch.device) -> PretrainConfig:
     """The configuration with "auto" replaced by the precision that it means on `device`."""
+    from scalefast.backbones._precision import precision_name, resolve_precision  # brings all backbones with it
+
     if config.precision != "auto":
         return config
     return config.replace(precision=precision_name(resolve_precision(None, device=device)))

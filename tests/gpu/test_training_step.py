@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -132,3 +133,40 @@ def test_a_whole_step_is_captured_and_its_replays_are_the_eager_steps(cuda, task
         torch.testing.assert_close(loss.cpu(), losses["loss"], rtol=1e-6, atol=1e-6)
         for name, weight in task.named_parameters():
             assert_close(weight.grad.cpu(), gradients[name], share=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_trainers_captured_steps_are_its_eager_ones(cuda, task, bank, precision, monkeypatch):
+    """The trainer's own step on its own bank: 12 steps replayed leave the weights of 12 eager ones."""
+    from scalefast.training.bank import Bank
+    from scalefast.training.config import PretrainConfig
+    from scalefast.training.schedule import build_optimizer
+    from scalefast.training.step import Step
+
+    def train(wish: str) -> tuple[list[float], torch.Tensor]:
+        monkeypatch.setenv("SCALEFAST_CUDA_GRAPHS", wish)
+        trained, said = copy.deepcopy(task).to(cuda).train(), []
+        features, positions = (part.to(cuda) for part in bank)
+        session = SimpleNamespace(
+            config=PretrainConfig(views=V, seed=5, precision=precision, clip_grad_norm=1.0),
+            world=SimpleNamespace(device=cuda, size=1, average_gradients=lambda _: None),
+            bank=Bank(features=features, positions=positions, facts={}, device=cuda),
+            task=trained,
+            optimizer=build_optimizer(trained, learning_rate=1e-3, weight_decay=1e-4, captured=True),
+            progress=SimpleNamespace(say=said.append),
+            autocast=torch.autocast("cuda", dtype=torch.bfloat16, enabled=precision == "bf16"),
+            start=3,
+        )
+        take = Step(session)
+        losses = []
+        for number in range(12):
+            rows = torch.randperm(40, generator=torch.Generator().manual_seed(number))[:B].to(cuda)
+            losses.append(take(rows, learning_rate=1e-3 / (1 + number)).loss.item())
+        assert len(said) == (wish == "0"), said
+        return losses, torch.cat([weight.detach().flatten() for weight in trained.parameters()])
+
+    (replayed, weights), (eager, expected) = train("1"), train("0")
+    assert replayed == pytest.approx(eager, rel=1e-5)
+    assert_close(weights, expected, share=1e-4)
+    again, same = train("1")
+    assert again == replayed and torch.equal(same, weights)

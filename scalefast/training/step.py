@@ -1,0 +1,135 @@
+"""One step of a run: computed anew each time, or as a CUDA graph that is captured once and replayed.
+
+A step is so small (a millisecond on an H100) that Python and launches would take longer than the arithmetic. In a graph
+the host does three things a step: it copies the rows, sets the learning rate and starts the replay.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from scalefast.errors import InputError
+from scalefast.kernels import RandomState
+from scalefast.pretraining import PretrainingLosses
+from scalefast.training.schedule import set_learning_rate
+
+if TYPE_CHECKING:
+    from scalefast.training.session import Session
+
+__all__ = ["Step", "captures"]
+
+_WARM_UP = 3
+"""Steps before the capture, as PyTorch asks: libraries choose algorithms and kernels are compiled. They are undone."""
+
+
+def captures(*, device: torch.device, processes: int) -> tuple[bool, str]:
+    """Whether a run on `device` is captured in a CUDA graph, and why not if it might have been.
+
+    Raises:
+        InputError: SCALEFAST_CUDA_GRAPHS is neither 0 nor 1.
+    """
+    wish = os.environ.get("SCALEFAST_CUDA_GRAPHS", "1")
+    if wish not in ("0", "1"):
+        raise InputError(f"SCALEFAST_CUDA_GRAPHS must be 0 or 1; got {wish!r}")
+    if device.type != "cuda":
+        return False, ""
+    if wish == "0":
+        return False, "SCALEFAST_CUDA_GRAPHS=0"
+    if processes > 1:
+        return False, f"{processes} processes exchange gradients and keys, which is not captured yet"
+    return True, ""
+
+
+class Step:
+    """Takes the steps of a session, one after the other."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        device, config = session.world.device, session.config
+        # Seed and step live on the device and are advanced there: all randomness of a step is a function of them.
+        self.state = torch.tensor([config.seed, session.start], device=device)
+        self._parameters = list(session.task.parameters())
+        self._rows: Tensor | None = None
+        self._replay: Callable[[], PretrainingLosses] | None = None
+        self._capturing, reason = captures(device=device, processes=session.world.size)
+        if self._capturing and session.bank.features.device != device:
+            self._capturing, reason = False, "the features stay in the host's memory"
+        if reason:
+            session.progress.say(f"steps are not captured in a CUDA graph: {reason}")
+
+    def __call__(self, rows: Tensor, *, learning_rate: float) -> PretrainingLosses:
+        """Train on these rows of the bank; the losses returned are overwritten by the next step."""
+        set_learning_rate(self._session.optimizer, learning_rate)
+        if self._capturing and self._replay is None:
+            self._prepare(rows)
+        if self._replay is None or self._rows is None:
+            return self._compute(rows)
+        self._rows.copy_(rows)
+        return self._replay()
+
+    def _compute(self, rows: Tensor) -> PretrainingLosses:
+        """Views, forward, backward, update; advances the step on the device and waits for nothing."""
+        session = self._session
+        config, task, optimizer = session.config, session.task, session.optimizer
+        rng = RandomState(self.state, rows)
+        features, positions = session.bank.draw(rows, views=config.views, rng=rng)
+        with session.autocast:
+            losses = task(features, positions, rng=rng)
+        losses.loss.backward()
+        session.world.average_gradients(self._parameters)
+        if config.clip_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self._parameters, config.clip_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        self.state[1] += 1
+        return losses
+
+    def _prepare(self, rows: Tensor) -> None:
+        """Warm up, capture, and undo both: the run's first step is a replay as all others, resumed or not."""
+        self._capturing = False
+        before = {key: tensor.clone() for key, tensor in self._everything().items()}
+        self._rows = buffer = rows.clone()
+        try:
+            self._replay = self._capture(lambda: self._compute(buffer))
+        except RuntimeError as error:  # what CUDA and PyTorch raise on a capture that cannot be
+            self._session.optimizer.zero_grad(set_to_none=True)
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            self._session.progress.say(f"steps are not captured in a CUDA graph: {first}")
+        for key, tensor in self._everything().items():
+            if key in before:
+                tensor.copy_(before[key])
+            else:
+                tensor.zero_()  # a moment that the optimiser made on the way
+
+    def _everything(self) -> dict[tuple[str, int], Tensor]:
+        """All that a step changes."""
+        found: dict[tuple[str, int], Tensor] = {("state", 0): self.state}
+        optimizer, task = self._session.optimizer, self._session.task
+        for i, tensor in enumerate([*task.parameters(), *task.buffers()]):
+            found["weight", i] = tensor.detach()
+        for i, parameter in enumerate(self._parameters):
+            for name, tensor in optimizer.state.get(parameter, {}).items():
+                found[name, i] = tensor
+        return found
+
+    def _capture(self, compute: Callable[[], PretrainingLosses]) -> Callable[[], PretrainingLosses]:
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(_WARM_UP):
+                compute()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            losses = compute()
+
+        def replay() -> PretrainingLosses:
+            graph.replay()
+            return losses
+
+        return replay
