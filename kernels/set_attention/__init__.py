@@ -9,16 +9,17 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from ..dispatch import checks_device_data, choose, serves_triton
 from ..philox import RandomState
-from . import reference
-from .layout import SetLayout
+from . import backends, reference
+from .layout import MAX_TILE_TOKENS, SetLayout
 
 __all__ = ["AttentionBackend", "SetLayout", "set_attention"]
 
-AttentionBackend = Literal["auto", "reference", "sdpa"]
-_BACKENDS = ("auto", "reference", "sdpa")
+AttentionBackend = Literal["auto", "reference", "triton", "sdpa", "flash-attn", "xformers", "varlen"]
+_BACKENDS = ("auto", "reference", "triton", *backends.PEERS)
+_MAX_TRITON_HEAD_DIM = 128
 
 
 def set_attention(
@@ -43,14 +44,18 @@ def set_attention(
         dropout_p: probability in [0, 1) with which an attention weight is dropped.
         rng: where dropout is drawn from, needed if `dropout_p` > 0: a state with one row a set, or its int64 [2]
             tensor, for sets 0, 1, 2, ...
-        attention_backend: "reference", "sdpa" (torch's fused attention: dense sets without dropout), or
-            "auto".
+        attention_backend: "auto": Triton's kernels where they serve (a GPU, sets of up to 128 tokens, head
+            dimension up to 128), else without dropout torch's fused attention for dense sets and for long ragged
+            ones on a GPU, else plain PyTorch. Or one of "reference", "triton", "sdpa", "flash-attn", "xformers",
+            "varlen" (torch.nn.attention.varlen): that one or an error. Dropout is served by "triton" and
+            "reference" alone, since its weights are numbered by this library.
 
     Returns:
         The shape and dtype of q.
 
     Raises:
         ValueError: shapes, dtypes, devices or lengths do not fit; a backend that cannot serve the call.
+        ImportError: the backend asked for is not installed.
     """
     _check_tensors(q, k, v, packed=q.ndim == 3)
     if attention_backend not in _BACKENDS:
@@ -59,23 +64,49 @@ def set_attention(
         raise ValueError(f"dropout_p must be in [0, 1); got {dropout_p = }")
     if q.ndim == 3:
         layout = _packed_layout(q, lengths, layout)
-        state = _dropout_state(
-            dropout_p, rng, sets=layout.lengths.numel(), tokens=layout.max_length, device=q.device
-        )
-        _refuse_sdpa(attention_backend, dense=False, dropout_p=dropout_p)
-        return reference.packed_attention(q, k, v, layout=layout, dropout_p=dropout_p, rng=state)
+        sets, longest, lengths = layout.lengths.numel(), layout.max_length, None
+    else:
+        if layout is not None:
+            raise ValueError(
+                "layout goes with packed [T, h, d] tensors; give lengths with padded [B, N, h, d] ones"
+            )
+        _check_lengths(lengths, q)
+        sets, longest = q.shape[:2]
+    state = _dropout_state(dropout_p, rng, sets=sets, tokens=longest, device=q.device)
+    ragged = lengths is not None or layout is not None
+    backend = _backend(attention_backend, q, longest=longest, ragged=ragged, dropout_p=dropout_p)
+    if backend in backends.PEERS:
+        return backends.serve(backend, q, k, v, lengths=lengths, layout=layout, dropout_p=dropout_p)
+    if backend == "triton":
+        from . import triton as implementation  # imported late: most machines have no Triton
+    else:
+        implementation = reference
     if layout is not None:
-        raise ValueError(
-            "layout goes with packed [T, h, d] tensors; give lengths with padded [B, N, h, d] ones"
-        )
-    _check_lengths(lengths, q)
-    state = _dropout_state(dropout_p, rng, sets=q.shape[0], tokens=q.shape[1], device=q.device)
-    _refuse_sdpa(attention_backend, dense=lengths is None, dropout_p=dropout_p)
-    dense = lengths is None and dropout_p == 0.0 and q.dtype != torch.float64
-    if attention_backend == "sdpa" or (attention_backend == "auto" and dense):
-        out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-        return out.transpose(1, 2)
-    return reference.padded_attention(q, k, v, lengths=lengths, dropout_p=dropout_p, rng=state)
+        return implementation.packed_attention(q, k, v, layout=layout, dropout_p=dropout_p, rng=state)
+    return implementation.padded_attention(q, k, v, lengths=lengths, dropout_p=dropout_p, rng=state)
+
+
+def _backend(wish: str, q: Tensor, *, longest: int, ragged: bool, dropout_p: float) -> str:
+    """Who serves a call."""
+    fits = longest <= MAX_TILE_TOKENS and q.shape[-1] <= _MAX_TRITON_HEAD_DIM
+    if wish == "triton":
+        if q.dtype == torch.float64 or not serves_triton("set_attention", q):
+            why = "fp64 is the reference's" if q.dtype == torch.float64 else choose(q.device).reason
+            raise ValueError(f"attention_backend='triton' cannot serve this call: {why}")
+        if not fits:
+            raise ValueError(
+                f"attention_backend='triton' serves sets of up to {MAX_TILE_TOKENS} tokens and head dimensions "
+                f"up to {_MAX_TRITON_HEAD_DIM}; got {longest} tokens, {q.shape = }"
+            )
+        return "triton"
+    if wish != "auto":
+        return wish
+    if fits and serves_triton("set_attention", q):
+        return "triton"
+    if dropout_p > 0.0 or q.dtype == torch.float64:
+        return "reference"
+    long = q.is_cuda and longest > MAX_TILE_TOKENS
+    return "sdpa" if not ragged or long else "reference"
 
 
 def _check_tensors(q: Tensor, k: Tensor, v: Tensor, *, packed: bool) -> None:
@@ -98,7 +129,9 @@ def _packed_layout(q: Tensor, lengths: Tensor | None, layout: SetLayout | None) 
         raise ValueError("packed [T, h, d] tensors need lengths or layout (one of them)")
     if layout is None:
         assert lengths is not None
+        _check_device(lengths, q, "lengths")
         layout = SetLayout.from_lengths(lengths)
+    _check_device(layout.lengths, q, "layout")
     if layout.total != q.shape[0]:
         raise ValueError(f"the lengths sum to {layout.total} tokens, but {q.shape = }")
     return layout
@@ -111,10 +144,16 @@ def _check_lengths(lengths: Tensor | None, q: Tensor) -> None:
         raise ValueError(
             f"lengths must be integers [{q.shape[0]}]; got {lengths.shape = }, {lengths.dtype = }"
         )
-    if lengths.device.type == "cpu" and lengths.numel():
+    _check_device(lengths, q, "lengths")
+    if lengths.numel() and checks_device_data(lengths):
         low, high = int(lengths.min()), int(lengths.max())
         if low < 0 or high > q.shape[1]:
             raise ValueError(f"lengths must be in [0, {q.shape[1]}]; got {low} to {high}")
+
+
+def _check_device(t: Tensor, q: Tensor, name: str) -> None:
+    if t.device != q.device:
+        raise ValueError(f"{name} must be on the device of q; got {t.device} and {q.device = }")
 
 
 def _dropout_state(
@@ -126,6 +165,8 @@ def _dropout_state(
     if rng is None:
         raise ValueError(f"{dropout_p = } needs rng: a RandomState with one row a set")
     state = RandomState.of(rng, torch.arange(sets, device=device))
+    if state.rows.device != device:
+        raise ValueError(f"rng must be on the device of q; got {state.rows.device} and {device}")
     if state.rows.numel() != sets:
         raise ValueError(f"rng must have one row for each of {sets} sets; got {state.rows.numel()}")
     if tokens > reference.MAX_DROPOUT_TOKENS:
@@ -133,11 +174,3 @@ def _dropout_state(
             f"attention dropout serves sets of up to {reference.MAX_DROPOUT_TOKENS} tokens; got {tokens}"
         )
     return state
-
-
-def _refuse_sdpa(backend: str, *, dense: bool, dropout_p: float) -> None:
-    if backend == "sdpa" and (not dense or dropout_p > 0.0):
-        raise ValueError(
-            "attention_backend='sdpa' serves dense sets without dropout here; "
-            "use 'auto' or 'reference' for lengths or dropout"
-        )

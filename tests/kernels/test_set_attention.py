@@ -157,7 +157,8 @@ def test_bad_input_is_named():
         attend(q, q, q, dropout_p=0.1, rng=RandomState.create(0, rows=torch.arange(3)))
     with pytest.raises(ValueError, match="attention_backend must be one of"):
         attend(q, q, q, attention_backend="flash")
-    with pytest.raises(ValueError, match="serves dense sets without dropout"):
-        attend(q, q, q, lengths=torch.tensor([1, 2]), attention_backend="sdpa")
+    rng = RandomState.create(0, rows=torch.arange(2))
+    with pytest.raises(ValueError, match="'sdpa' serves no dropout"):
+        attend(q, q, q, dropout_p=0.1, rng=rng, attention_backend="sdpa")
     with pytest.raises(ValueError, match="must not be negative"):
         SetLayout.from_lengths(torch.tensor([-1, 2]))
