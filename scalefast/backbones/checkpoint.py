@@ -93,14 +93,16 @@ def fill(model: nn.Module, state: Mapping[str, Any], layout: Layout, *, file: Pa
     """Give `model` (built on the meta device) the weights in `state`, as float32.
 
     Args:
-        model: every entry of its state dict is in `layout.names`.
+        model: every entry of its state dict is in `layout.names`, counters of batches apart.
         state: authors' names -> tensors.
         file: for errors.
 
     Raises:
         DataError: names missing or unknown, values that are no tensors, of other shapes or not finite; each named.
     """
-    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    # batch normalisation counts its batches, which decides nothing in eval mode and is not in every file
+    counters = {name for name in model.state_dict() if name.endswith("num_batches_tracked")}
+    shapes = {name: value.shape for name, value in model.state_dict().items() if name not in counters}
     ours = [name for names in layout.names.values() for name in names]
     assert sorted(ours) == sorted(shapes), set(ours) ^ set(shapes)
     known = [name for name in layout.names if name in state]
@@ -137,6 +139,7 @@ def fill(model: nn.Module, state: Mapping[str, Any], layout: Layout, *, file: Pa
     problems = [f"{what}: {shorten(names)}" for what, names in listed.items() if names]
     if problems:
         raise DataError(f"{file} does not fit {layout.network}; {'; '.join(problems)}")
+    weights.update((name, torch.tensor(0)) for name in counters)
     model.load_state_dict(weights, strict=True, assign=True)
 
 

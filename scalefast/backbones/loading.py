@@ -57,6 +57,10 @@ def load_backbone(
         return FrozenBackbone(encoder, spec=spec, device=device, dtype=dtype)
     if entry is not None and entry.r3d is not None:
         encoder, spec = _described(R3D(entry.r3d), name=name)
+    elif entry is not None and entry.hub_id is None:
+        raise InputError(
+            f"backbone {name!r} exists only as its authors' file: pass checkpoint=file, or --checkpoint FILE"
+        )
     elif entry is not None:
         assert entry.hub_id is not None
         encoder, spec = _from_hub(entry.hub_id)

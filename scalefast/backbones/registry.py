@@ -7,6 +7,7 @@ from typing import Any
 
 from scalefast.backbones.checkpoint import CheckpointFormat
 from scalefast.backbones.r3d import R3DConfig
+from scalefast.backbones.slow import SlowFile
 from scalefast.backbones.videomae import VideoMAEFile
 
 __all__ = ["REGISTRY", "NamedBackbone"]
@@ -28,7 +29,8 @@ class NamedBackbone:
     """Why it cannot be loaded, and what can be instead."""
 
     def __post_init__(self) -> None:
-        assert sum(way is not None for way in (self.r3d, self.hub_id, self.missing)) == 1, self
+        ways = (self.r3d, self.hub_id, self.missing)
+        assert sum(way is not None for way in ways) == 1 or self.checkpoint is not None, self
 
 
 _LARGE: dict[str, Any] = {"label": "L", "width": 1024, "depth": 24, "heads": 16, "mlp": 4096}
@@ -81,7 +83,7 @@ REGISTRY: dict[str, NamedBackbone] = {
         missing=f"{_CHECKPOINT}; a TimeSformer in transformers' layout loads from its folder",
     ),
     "rhobyol-slow-r50": NamedBackbone(
-        summary="rhoBYOL, self-supervised Slow-R50",
-        missing=f"{_CHECKPOINT}; features extracted with it elsewhere go into FeatureStore.create",
+        summary="rhoBYOL, self-supervised Slow-R50, 16 x 224 x 224; its authors' checkpoint file only",
+        checkpoint=SlowFile(),
     ),
 }

@@ -35,7 +35,7 @@ def test_own_networks_need_no_download(name, clips):
     assert backbone.describe()["source"] == {"kind": "random initialisation", "seed": 0}
 
 
-@pytest.mark.parametrize("name", ["svt-b", "rhobyol-slow-r50"])
+@pytest.mark.parametrize("name", ["svt-b"])
 @pytest.mark.parametrize("checkpoint", [None, "released.pth"])
 def test_names_that_do_not_load_yet_say_so(name, checkpoint):
     with pytest.raises(InputError, match=f"'{name}' does not load yet: its authors' checkpoint file"):
