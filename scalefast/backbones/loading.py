@@ -50,8 +50,6 @@ def load_backbone(
     """
     name = str(name_or_folder_or_hub_id)
     entry = REGISTRY.get(name)
-    if entry is not None and entry.missing is not None:
-        raise InputError(f"backbone {name!r} does not load yet: {entry.missing}")
     if checkpoint is not None:
         encoder, spec = _from_checkpoint(name, entry, Path(checkpoint))
         return FrozenBackbone(encoder, spec=spec, device=device, dtype=dtype)

@@ -8,6 +8,7 @@ from typing import Any
 from scalefast.backbones.checkpoint import CheckpointFormat
 from scalefast.backbones.r3d import R3DConfig
 from scalefast.backbones.slow import SlowFile
+from scalefast.backbones.svt import SVTFile
 from scalefast.backbones.videomae import VideoMAEFile
 
 __all__ = ["REGISTRY", "NamedBackbone"]
@@ -15,7 +16,7 @@ __all__ = ["REGISTRY", "NamedBackbone"]
 
 @dataclass(frozen=True, kw_only=True)
 class NamedBackbone:
-    """What a short name stands for: an own network, a hub repository, or one that cannot be had yet."""
+    """What a short name stands for: x."""
 
     summary: str
     """One line for lists."""
@@ -25,16 +26,13 @@ class NamedBackbone:
     """Repository on the Hugging Face hub in transformers' layout."""
     checkpoint: CheckpointFormat | None = None
     """Layout of the file that its authors released, for `load_backbone(name, checkpoint=file)`."""
-    missing: str | None = None
-    """Why it cannot be loaded, and what can be instead."""
 
     def __post_init__(self) -> None:
-        ways = (self.r3d, self.hub_id, self.missing)
-        assert sum(way is not None for way in ways) == 1 or self.checkpoint is not None, self
+        assert self.r3d is None or (self.hub_id is None and self.checkpoint is None), self
+        assert self.r3d is not None or self.hub_id is not None or self.checkpoint is not None, self
 
 
 _LARGE: dict[str, Any] = {"label": "L", "width": 1024, "depth": 24, "heads": 16, "mlp": 4096}
-_CHECKPOINT = "its authors' checkpoint file has a layout of its own, which this version does not read yet"
 
 REGISTRY: dict[str, NamedBackbone] = {
     "r3d-tiny": NamedBackbone(
@@ -79,8 +77,8 @@ REGISTRY: dict[str, NamedBackbone] = {
         summary="V-JEPA 2 ViT-g, 64 frames of 256 x 256", hub_id="facebook/vjepa2-vitg-fpc64-256"
     ),
     "svt-b": NamedBackbone(
-        summary="SVT, self-supervised TimeSformer-B",
-        missing=f"{_CHECKPOINT}; a TimeSformer in transformers' layout loads from its folder",
+        summary="SVT, self-supervised TimeSformer-B, 8 x 224 x 224; its authors' checkpoint file only",
+        checkpoint=SVTFile(),
     ),
     "rhobyol-slow-r50": NamedBackbone(
         summary="rhoBYOL, self-supervised Slow-R50, 16 x 224 x 224; its authors' checkpoint file only",

@@ -35,11 +35,10 @@ def test_own_networks_need_no_download(name, clips):
     assert backbone.describe()["source"] == {"kind": "random initialisation", "seed": 0}
 
 
-@pytest.mark.parametrize("name", ["svt-b"])
-@pytest.mark.parametrize("checkpoint", [None, "released.pth"])
-def test_names_that_do_not_load_yet_say_so(name, checkpoint):
-    with pytest.raises(InputError, match=f"'{name}' does not load yet: its authors' checkpoint file"):
-        load_backbone(name, checkpoint)
+@pytest.mark.parametrize("name", ["svt-b", "rhobyol-slow-r50"])
+def test_names_with_a_file_alone_say_so(name):
+    with pytest.raises(InputError, match=f"'{name}' exists only as its authors' file: pass checkpoint=file"):
+        load_backbone(name)
 
 
 def test_an_unknown_name_comes_with_the_known_ones(tmp_path, monkeypatch):

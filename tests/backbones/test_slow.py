@@ -54,7 +54,7 @@ def test_the_named_one_is_the_published_network(released):
     with torch.device("meta"):
         model = SlowR50()
     assert model.feature_dim == 2048
-    # 32.45 M with the classifier for 400 classes (PyTorchVideo's and SlowFast's published figure for Slow R50)
+    # 32.45 M with the classifier for 400 classes (PyTorchVideo's published figure for slow_r50)
     assert sum(p.numel() for p in model.parameters()) + 2048 * 400 + 400 == pytest.approx(32.45e6, abs=5e3)
     form = REGISTRY["rhobyol-slow-r50"].checkpoint
     shapes = released.slow_shapes(width=64, blocks=(3, 4, 6, 3), at="backbone_hist.")
@@ -108,7 +108,7 @@ def test_weights_that_do_not_fit_are_named(write, changes, message):
 
 
 def test_other_files(write, tmp_path):
-    with pytest.raises(InputError, match=r"'tiny' .* its authors' file: pass checkpoint="):
+    with pytest.raises(InputError, match=r"'tiny' exists only as its authors' file: pass checkpoint="):
         load_backbone("tiny")
     torch.save({"model": {}}, tmp_path / "videomae.pth")
     with pytest.raises(DataError, match="dictionary of weights under 'model_state', found NoneType"):
