@@ -20,6 +20,7 @@ __all__ = ["PEERS", "by_flash_attn", "by_sdpa", "by_varlen", "by_xformers", "ser
 
 _GRID_LIMIT = 65_535
 """Most (set, head) pairs that one call of torch's memory-efficient attention serves on CUDA."""
+_HALF = (torch.float16, torch.bfloat16)
 
 
 def serve(
@@ -52,7 +53,7 @@ def by_sdpa(
     if layout is None:
         return _padded_sdpa(q, k, v, lengths)
     if layout.total == 0:
-        return q * k * v  # nothing, with gradients
+        return _zeros(q, k, v)
     place = _places(layout, layout.max_length)
     padded = (_spread(t, place, layout.lengths.numel(), layout.max_length) for t in (q, k, v))
     return _padded_sdpa(*padded, layout.lengths).flatten(0, 1)[place]
@@ -68,12 +69,16 @@ def _padded_sdpa(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None) -> Ten
         # torch's implementations.
         mask = (slot < lengths.clamp(min=1)[:, None])[:, None, None]
     many = max(1, _GRID_LIMIT // heads)
-    if q.is_cuda and sets > many:
+    if _needs_chunks(q) and sets > many:
         parts = [slice(i, i + many) for i in range(0, sets, many)]
         out = torch.cat([_sdpa(q[p], k[p], v[p], None if mask is None else mask[p]) for p in parts])
     else:
         out = _sdpa(q, k, v, mask)
     return out if padding is None else out.masked_fill(padding[:, :, None, None], 0.0)
+
+
+def _needs_chunks(q: Tensor) -> bool:
+    return q.is_cuda
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
@@ -86,7 +91,7 @@ def by_flash_attn(
 ) -> Tensor:
     """FlashAttention 2 (package flash-attn) or 4 (flash-attn-4), sequences of varying length."""
     function = _flash_attn_function()
-    _require_half_on_cuda("flash-attn", q)
+    _require_cuda("flash-attn", q, _HALF)
     if q.shape[-1] > 256:
         raise ValueError(f"attention_backend='flash-attn' serves head dimensions up to 256; got {q.shape = }")
 
@@ -117,7 +122,7 @@ def by_varlen(
         raise ImportError(
             f"attention_backend='varlen' needs torch.nn.attention.varlen, which torch {torch.__version__} lacks"
         ) from error
-    _require_half_on_cuda("varlen", q)
+    _require_cuda("varlen", q, _HALF)
 
     def attend(q: Tensor, k: Tensor, v: Tensor, layout: SetLayout) -> Tensor:
         offsets, longest = layout.offsets.to(torch.int32), layout.max_length
@@ -131,10 +136,7 @@ def by_xformers(
 ) -> Tensor:
     """xformers' memory-efficient attention with a block-diagonal mask, built from lengths on the host."""
     attention, mask = _xformers_functions()
-    if not q.is_cuda or q.dtype == torch.float64:
-        raise ValueError(
-            f"attention_backend='xformers' serves CUDA tensors in fp16, bf16 or fp32; got {q.device = }, {q.dtype = }"
-        )
+    _require_cuda("xformers", q, (*_HALF, torch.float32))
 
     def attend(q: Tensor, k: Tensor, v: Tensor, layout: SetLayout) -> Tensor:
         bias = mask.from_seqlens([n for n in layout.lengths.tolist() if n])
@@ -177,10 +179,11 @@ def _xformers_functions() -> tuple[Callable[..., Tensor], Any]:
     return memory_efficient_attention, BlockDiagonalMask
 
 
-def _require_half_on_cuda(backend: str, q: Tensor) -> None:
-    if not q.is_cuda or q.dtype not in (torch.float16, torch.bfloat16):
+def _require_cuda(backend: str, q: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
+    if not q.is_cuda or q.dtype not in dtypes:
+        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
         raise ValueError(
-            f"attention_backend={backend!r} serves CUDA tensors in fp16 or bf16; got {q.device = }, {q.dtype = }"
+            f"attention_backend={backend!r} serves CUDA tensors in {names}; got {q.device = }, {q.dtype = }"
         )
 
 
@@ -194,7 +197,7 @@ def _through_packed(
 ) -> Tensor:
     """Any form by a function of packed tensors; what lies in padding becomes zeros."""
     if q.numel() == 0 or (layout is not None and layout.total == 0):
-        return q * k * v
+        return _zeros(q, k, v)
     if layout is not None:
         return attend(q, k, v, layout)
     sets, tokens = q.shape[:2]
@@ -203,9 +206,14 @@ def _through_packed(
         return attend(*flat, _dense_layout(sets, tokens, q.device)).view(q.shape)
     layout = SetLayout.from_lengths(lengths)
     if layout.total == 0:
-        return torch.zeros_like(q) * q
+        return _zeros(q, k, v)
     place = _places(layout, tokens)
     return _spread(attend(*(t[place] for t in flat), layout), place, sets, tokens)
+
+
+def _zeros(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The output where there is no token, whatever lies in the padding; gradients are zeros too."""
+    return (q + k + v).masked_fill(torch.ones((), dtype=torch.bool, device=q.device), 0.0)
 
 
 def _dense_layout(sets: int, tokens: int, device: torch.device) -> SetLayout:
