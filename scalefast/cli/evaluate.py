@@ -42,12 +42,17 @@ class Args:
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("results.json")
     """Results file to write."""
 
-    protocols: tuple[Literal["knn", "linear", "linear_clips"], ...] = ("knn", "linear")
-    """knn: 20 neighbours, temperature .07. linear: logistic regression on one vector a video; linear_clips:
-    on one a clip, averaged over the views of a test video."""
+    protocols: Annotated[
+        tuple[Literal["knn", "linear", "linear_clips", "low_shot", "retrieval", "clustering"], ...],
+        tyro.conf.arg(aliases=["--protocol"]),
+    ] = ("knn", "linear")
+    """knn: 20 neighbours, temperature .07. linear: logistic regression on one vector a video; linear_clips: on
+    one a clip, averaged over the views of a test video; low_shot: on 1, 5, 10, 25% and on 1, 5, 10 labelled videos
+    a class, mean of 5 draws. retrieval: R@1, 5, 10, 20 from test to training videos. clustering: k-means of the
+    test videos, NMI and ARI."""
 
     seed: int = 0
-    """Seed of the split of the training videos on which the probe's penalty is chosen."""
+    """Seed of validation splits, draws of labelled videos, starts of the clustering and intervals."""
 
     allow_overlap: bool = False
     """Accept videos that are in both stores."""

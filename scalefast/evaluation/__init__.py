@@ -6,9 +6,11 @@ from scalefast.evaluation._embed import Embeddings, embed
 from scalefast.evaluation._evaluate import evaluate
 from scalefast.evaluation.baselines import BASELINES, COLUMNS, initial_model
 from scalefast.evaluation.bootstrap import bootstrap_interval, sign_flip_p_value
+from scalefast.evaluation.clustering import adjusted_rand_index, kmeans, normalized_mutual_information
 from scalefast.evaluation.comparison import Difference, best_baseline, summary, verdict
 from scalefast.evaluation.knn import knn_accuracy, knn_predict
 from scalefast.evaluation.linear import LinearProbe, fit_linear_probe, linear_accuracy
+from scalefast.evaluation.low_shot import draw_shots
 from scalefast.evaluation.protocols import PROTOCOLS, Protocol
 from scalefast.evaluation.representations import (
     REPRESENTATIONS,
@@ -25,6 +27,7 @@ from scalefast.evaluation.results import (
     results_table,
     write_results,
 )
+from scalefast.evaluation.retrieval import retrieval_hits
 from scalefast.evaluation.topk import nearest_rows
 
 __all__ = [
@@ -39,22 +42,27 @@ __all__ = [
     "Representation",
     "Representations",
     "Results",
+    "adjusted_rand_index",
     "best_baseline",
     "bootstrap_interval",
     "details_path",
+    "draw_shots",
     "embed",
     "evaluate",
     "fit_linear_probe",
     "initial_model",
+    "kmeans",
     "knn_accuracy",
     "knn_predict",
     "linear_accuracy",
     "nearest_rows",
+    "normalized_mutual_information",
     "read_results",
     "represent",
     "represent_clips",
     "represent_sets",
     "results_table",
+    "retrieval_hits",
     "sign_flip_p_value",
     "summary",
     "verdict",

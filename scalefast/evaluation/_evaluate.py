@@ -7,16 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from scalefast._version import __version__
+from scalefast.evaluation._outcome import Outcome, Split, compare
 from scalefast.evaluation._run import default_device, load, open_store
-from scalefast.evaluation.baselines import COLUMNS, Columns, initial_model, initial_seed
-from scalefast.evaluation.bootstrap import bootstrap_interval
+from scalefast.evaluation.baselines import initial_model, initial_seed
 from scalefast.evaluation.comparison import Difference, best_baseline, our_column
-from scalefast.evaluation.data import check_splits, class_labels, count_split
-from scalefast.evaluation.protocols import Protocol, SplitRows, check_protocols, classify
-from scalefast.evaluation.representations import represent, represent_clips
+from scalefast.evaluation.data import check_splits, count_split
+from scalefast.evaluation.protocols import Protocol, Rows, check_protocols, run_protocol
 from scalefast.evaluation.results import Results, check_place
 
 if TYPE_CHECKING:
@@ -48,8 +46,8 @@ def evaluate(
         train: store of the labelled training videos.
         test: store of the labelled test videos.
         out: where to write results.json; details go beside it (results-details.json). None: nowhere.
-        protocols: `knn`, `linear`, `linear_clips`.
-        seed: of the validation split.
+        protocols: some of `PROTOCOLS`; `low_shot`, `retrieval` and `clustering` make several rows each.
+        seed: of validation splits, draws, starts and intervals.
         allow_overlap: accept videos that are in both stores.
         device: where to compute; None: the GPU if there is one.
         say: is told what is being done.
@@ -72,33 +70,22 @@ def evaluate(
         loaded.check_store(store)
     if loaded.trained_on(second):
         notes.append("The model was pretrained, without labels, on the test videos.")
-    truth = class_labels(second)
     drawn = initial_seed(loaded.record, default=seed)
-    models = (loaded.model, initial_model(loaded.model, seed=drawn))
-    predictions: dict[str, dict[str, Tensor]] = {}
-    settings: dict[str, Any] = {}
+    random = initial_model(loaded.model, seed=drawn)
+    splits = [Split(store=store, model=loaded.model, random=random, device=home) for store in (first, second)]
+    table: Rows = {}
     for protocol in dict.fromkeys(protocols):
         say(f"{protocol}: {len(first)} training videos, {len(second)} test videos")
-        splits = [_rows(protocol, models, store, home) for store in (first, second)]
-        verdicts = {name: classify(protocol, splits[0](name), splits[1](name), seed=seed) for name in COLUMNS}
-        predictions[protocol] = {name: verdict.predicted.cpu() for name, verdict in verdicts.items()}
-        settings[protocol] = {name: verdict.settings for name, verdict in verdicts.items()}
-    right = {
-        protocol: {name: predicted == truth for name, predicted in row.items()}
-        for protocol, row in predictions.items()
-    }
+        table |= run_protocol(protocol, *splits, seed=seed)
     accuracies = {
-        protocol: {name: hits.double().mean().item() for name, hits in row.items()}
-        for protocol, row in right.items()
+        name: {column: outcome.value for column, outcome in row.items()} for name, row in table.items()
     }
     results = Results(
         accuracies=accuracies,
-        differences={
-            protocol: _difference(right[protocol], row, seed=seed) for protocol, row in accuracies.items()
-        },
+        differences={name: _difference(row, accuracies[name], seed=seed) for name, row in table.items()},
         intervals={
-            protocol: {name: bootstrap_interval(hits, seed=seed) for name, hits in row.items()}
-            for protocol, row in right.items()
+            name: {column: outcome.interval(seed=seed) for column, outcome in row.items()}
+            for name, row in table.items()
         },
         train=count_split(first),
         test=count_split(second),
@@ -108,35 +95,27 @@ def evaluate(
             "scalefast_version": __version__,
             "seed": seed,
             "seed_of_random_scale": drawn,
-            "protocols": settings,
+            "protocols": {
+                name: {column: outcome.settings for column, outcome in row.items()}
+                for name, row in table.items()
+            },
             "train": _describe(first),
             "test": _describe(second),
         },
-        predictions=predictions,
+        predictions={
+            name: {column: out.predicted for column, out in row.items() if out.predicted is not None}
+            for name, row in table.items()
+        },
     )
     if out is not None:
         results.save(out)
     return results
 
 
-def _difference(scores: Mapping[str, Tensor], row: Mapping[str, float], *, seed: int) -> Difference:
-    """SCALE against the best baseline of a row of the table, from the score of every test video."""
-    ours, theirs = our_column(row), best_baseline(row)
-    return Difference.paired(scores[ours], scores[theirs], names=(ours, theirs), seed=seed)
-
-
-def _rows(
-    protocol: Protocol, models: tuple[SCALE, SCALE], store: FeatureStore, device: torch.device
-) -> Callable[[str], SplitRows]:
-    """From the name of a column to its rows for a protocol; each model runs once for all names."""
-    labels = class_labels(store).to(device)
-    if protocol == "linear_clips":
-        (clips, videos), (random_clips, _) = (represent_clips(m, store, device=device) for m in models)
-        by_clip = Columns(trained=clips, random=random_clips)
-        return lambda name: SplitRows(rows=by_clip[name], videos=videos, labels=labels)
-    trained, random = (represent(m, store, device=device) for m in models)
-    whole = Columns(trained=trained, random=random)
-    return lambda name: SplitRows(rows=whole[name], videos=None, labels=labels)
+def _difference(row: Mapping[str, Outcome], values: Mapping[str, float], *, seed: int) -> Difference:
+    """SCALE against the best baseline of a row of the table."""
+    ours, theirs = our_column(values), best_baseline(values)
+    return compare(row[ours], row[theirs], names=(ours, theirs), seed=seed)
 
 
 def _describe(store: FeatureStore) -> dict[str, Any]:

@@ -13,7 +13,16 @@ from scalefast.evaluation.bootstrap import bootstrap_interval, sign_flip_p_value
 
 __all__ = ["PROTOCOL_NAMES", "Difference", "best_baseline", "our_column", "summary", "verdict"]
 
-PROTOCOL_NAMES = {"knn": "k-NN", "linear": "linear", "linear_clips": "linear, per clip"}
+PROTOCOL_NAMES = {
+    "knn": "k-NN",
+    "linear": "linear",
+    "linear_clips": "linear, per clip",
+    **{f"low_shot_{share}pct": f"low-shot {share}%" for share in (1, 5, 10, 25)},
+    **{f"low_shot_{count}_per_class": f"low-shot {count} a class" for count in (1, 5, 10)},
+    **{f"retrieval_r{rank}": f"retrieval R@{rank}" for rank in (1, 5, 10, 20)},
+    "clustering_nmi": "clustering NMI",
+    "clustering_ari": "clustering ARI",
+}
 """What tables and sentences call the rows of results.json."""
 
 SIGNIFICANT = 0.05

@@ -1,4 +1,4 @@
-"""The protocols of an evaluation: from representations of two splits to the class of every test video.
+"""The protocols of an evaluation: from two splits to the rows of the table.
 
 Legend: `N` training videos, `M` test videos.
 """
@@ -6,92 +6,150 @@ Legend: `N` training videos, `M` test videos.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from scalefast.errors import InputError
-from scalefast.evaluation.knn import knn_predict
+from scalefast.evaluation import low_shot
+from scalefast.evaluation._outcome import Outcome, Split
+from scalefast.evaluation.baselines import COLUMNS
+from scalefast.evaluation.clustering import (
+    adjusted_rand_index,
+    contingency,
+    kmeans,
+    normalized_mutual_information,
+)
+from scalefast.evaluation.knn import center_and_normalize, knn_predict
 from scalefast.evaluation.linear import LinearProbe, fit_linear_probe
+from scalefast.evaluation.retrieval import RANKS, retrieval_hits
 
-__all__ = ["PROTOCOLS", "Protocol", "SplitRows", "Verdict", "check_protocols", "classify"]
+__all__ = ["PROTOCOLS", "Protocol", "Rows", "check_protocols", "run_protocol"]
 
-Protocol = Literal["knn", "linear", "linear_clips"]
+Protocol = Literal["knn", "linear", "linear_clips", "low_shot", "retrieval", "clustering"]
 """
 knn: k-NN on one row a video, k = 20, T = 0.07, each split centred by its own mean.
 linear: linear probe on one row a video.
 linear_clips: linear probe on one row a clip, the logits of a test video's clips averaged.
+low_shot: linear probe on a part of the training videos, mean of 5 draws.
+retrieval: whether one of the k nearest training videos has the class, k = 1, 5, 10, 20.
+clustering: k-means of the test videos, NMI and ARI against the classes.
 """
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
+Rows = dict[str, dict[str, Outcome]]
+"""`{row of the table: {column: outcome}}`; most protocols have one row."""
+
 K = 20
 TEMPERATURE = 0.07
+CLUSTER_RESAMPLES = 1000
 
 
-@dataclass(frozen=True, kw_only=True)
-class SplitRows:
-    """One representation of one split."""
-
-    rows: Tensor
-    """`[R, D]`: one row a video, or one a clip."""
-    videos: Tensor | None
-    """`[R]` int64, the video of each row where a row is a clip."""
-    labels: Tensor
-    """int64, one a video."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What a protocol says of every test video."""
-
-    predicted: Tensor
-    """`[M]` int64 class ids."""
-    settings: dict[str, Any]
-    """JSON-able: every number that was chosen, and how."""
-
-
-def classify(protocol: Protocol, train: SplitRows, test: SplitRows, *, seed: int) -> Verdict:
-    """Run one protocol on one representation.
+def run_protocol(protocol: Protocol, train: Split, test: Split, *, seed: int) -> Rows:
+    """Run one protocol on all columns.
 
     Args:
         protocol: which.
         train: with labels to learn from.
-        test: its labels are not looked at.
-        seed: of the validation split on which a linear probe's penalty is chosen.
+        test: its labels are only compared with what was predicted.
+        seed: of the validation splits, draws and starts; the same ones for all columns.
     """
     return _RUN[protocol](train, test, seed)
 
 
-def _knn(train: SplitRows, test: SplitRows, seed: int) -> Verdict:
-    predicted = knn_predict(train.rows, train.labels, test.rows, k=K, temperature=TEMPERATURE)
-    used = min(K, len(train.rows))
-    return Verdict(
-        predicted=predicted, settings={"k": used, "temperature": TEMPERATURE, "centred": "by split"}
+def _knn(train: Split, test: Split, seed: int) -> Rows:
+    used = {"k": min(K, len(train.labels)), "temperature": TEMPERATURE, "centred": "by split"}
+    row = {}
+    for name in COLUMNS:
+        predicted = knn_predict(
+            train.videos[name], train.labels, test.videos[name], k=K, temperature=TEMPERATURE
+        )
+        row[name] = Outcome.of(predicted, test.labels, dict(used))
+    return {"knn": row}
+
+
+def _linear(train: Split, test: Split, seed: int) -> Rows:
+    row = {}
+    for name in COLUMNS:
+        probe = fit_linear_probe(train.videos[name], train.labels, seed=seed)
+        row[name] = Outcome.of(probe.predict(test.videos[name]), test.labels, _describe(probe))
+    return {"linear": row}
+
+
+def _linear_clips(train: Split, test: Split, seed: int) -> Rows:
+    row = {}
+    for name in COLUMNS:
+        probe = fit_linear_probe(train.clips[name], train.labels, videos=train.clip_videos, seed=seed)
+        logits, settings = probe.logits(test.clips[name]), _describe(probe)
+        # Both ways of averaging are reported; the first is the protocol, whichever is better here.
+        outcomes = []
+        for mode, values in {"logits": logits, "probabilities": logits.softmax(1)}.items():
+            summed = _sum_by_video(values, test.clip_videos, len(test.labels))
+            outcomes.append(Outcome.of(probe.classes[summed.argmax(1)], test.labels, settings))
+            settings[f"accuracy_averaging_{mode}"] = outcomes[-1].value
+        row[name] = outcomes[0]
+    return {"linear_clips": row}
+
+
+def _low_shot(train: Split, test: Split, seed: int) -> Rows:
+    rows: Rows = {}
+    for title, shots in low_shot.SHOTS.items():
+        kept = [
+            low_shot.draw_shots(train.labels, shots, draw=draw, seed=seed) for draw in range(low_shot.DRAWS)
+        ]
+        rows[f"low_shot_{title}"] = {name: _shots(train, test, name, kept, seed) for name in COLUMNS}
+    return rows
+
+
+def _shots(train: Split, test: Split, name: str, draws: list[Tensor], seed: int) -> Outcome:
+    probes = [fit_linear_probe(train.videos[name][kept], train.labels[kept], seed=seed) for kept in draws]
+    right = torch.stack([(probe.predict(test.videos[name]) == test.labels).cpu() for probe in probes])
+    scores, each = right.double().mean(0), right.double().mean(1)
+    return Outcome(
+        value=scores.mean().item(),
+        scores=scores,
+        settings={
+            "labelled_videos": int(draws[0].sum()),
+            "draws": len(draws),
+            "accuracies": each.tolist(),
+            "standard_deviation": each.std().item() if len(draws) > 1 else None,
+            "l2_by_draw": [probe.l2 for probe in probes],
+            "validation_videos": [probe.validation_videos for probe in probes],
+        },
     )
 
 
-def _linear(train: SplitRows, test: SplitRows, seed: int) -> Verdict:
-    probe = fit_linear_probe(train.rows, train.labels, seed=seed)
-    return Verdict(predicted=probe.predict(test.rows), settings=_describe(probe))
+def _retrieval(train: Split, test: Split, seed: int) -> Rows:
+    rows: Rows = {f"retrieval_r{rank}": {} for rank in RANKS}
+    for name in COLUMNS:
+        hits = retrieval_hits(train.videos[name], train.labels, test.videos[name], test.labels).cpu()
+        for rank, hit in zip(RANKS, hits.T, strict=True):
+            settings = {"rank": min(rank, len(train.labels)), "similarity": "cosine", "gallery": "training"}
+            value = hit.double().mean().item()
+            rows[f"retrieval_r{rank}"][name] = Outcome(value=value, scores=hit, settings=settings)
+    return rows
 
 
-def _linear_clips(train: SplitRows, test: SplitRows, seed: int) -> Verdict:
-    assert test.videos is not None
-    probe = fit_linear_probe(train.rows, train.labels, videos=train.videos, seed=seed)
-    logits = probe.logits(test.rows)
-    settings = _describe(probe)
-    by = {"logits": logits, "probabilities": logits.softmax(1)}
-    predicted = {
-        name: probe.classes[_sum_by_video(values, test.videos, len(test.labels)).argmax(1)]
-        for name, values in by.items()
-    }
-    # Both ways of averaging are reported; the first is the protocol, whichever is better here.
-    for name, classes in predicted.items():
-        settings[f"accuracy_averaging_{name}"] = (classes == test.labels).double().mean().item()
-    return Verdict(predicted=predicted["logits"], settings=settings)
+def _clustering(train: Split, test: Split, seed: int) -> Rows:
+    clusters, count = len(torch.unique(test.labels)), len(test.labels)
+    random = np.random.Generator(np.random.Philox(key=seed))
+    draws = random.multinomial(count, np.full(count, 1 / count), size=CLUSTER_RESAMPLES)
+    measures = {"nmi": normalized_mutual_information, "ari": adjusted_rand_index}
+    rows: Rows = {f"clustering_{measure}": {} for measure in measures}
+    for name in COLUMNS:
+        rowwise = center_and_normalize(test.videos[name], center=count > 1)
+        found, inertia = kmeans(rowwise, clusters=clusters, seed=seed)
+        tables = [contingency(test.labels, found, weight=weight) for weight in draws]
+        for measure, of in measures.items():
+            rows[f"clustering_{measure}"][name] = Outcome(
+                value=of(contingency(test.labels, found)),
+                resampled=np.array([of(table) for table in tables]),
+                settings={"clusters": clusters, "inertia": inertia, "videos": count},
+            )
+    return rows
 
 
 def _sum_by_video(values: Tensor, videos: Tensor, count: int) -> Tensor:
@@ -115,10 +173,13 @@ def _describe(probe: LinearProbe) -> dict[str, Any]:
     }
 
 
-_RUN: dict[Protocol, Callable[[SplitRows, SplitRows, int], Verdict]] = {
+_RUN: dict[Protocol, Callable[[Split, Split, int], Rows]] = {
     "knn": _knn,
     "linear": _linear,
     "linear_clips": _linear_clips,
+    "low_shot": _low_shot,
+    "retrieval": _retrieval,
+    "clustering": _clustering,
 }
 
 

@@ -136,7 +136,7 @@ def write_results(
     plain = {
         protocol: {name: float(value) for name, value in row.items()} for protocol, row in accuracies.items()
     }
-    odd = [f"{p}.{r} = {v}" for p, row in plain.items() for r, v in row.items() if not 0 <= v <= 1]
+    odd = [f"{p}.{r} = {v}" for p, row in plain.items() for r, v in row.items() if not lowest(p) <= v <= 1]
     if odd:
         raise InputError(f"{path}: accuracies lie in [0, 1], got {', '.join(odd)}")
     check_place(path)
@@ -173,7 +173,11 @@ def read_results(path: str | os.PathLike[str]) -> tuple[dict[str, dict[str, floa
         raise InputError(f"{path}: no such file; `scalefast evaluate` writes results.json")
     accuracies = _read_object(path)
     for protocol, row in accuracies.items():
-        numbers = isinstance(row, dict) and row and all(_is_accuracy(value) for value in row.values())
+        numbers = (
+            isinstance(row, dict)
+            and row
+            and all(_is_accuracy(value, lowest(protocol)) for value in row.values())
+        )
         if not numbers or not {"mean", "ensemble"} <= row.keys():
             raise DataError(
                 f"{path}: field {protocol!r}: expected {{representation: accuracy in [0, 1]}} with 'mean' "
@@ -185,8 +189,13 @@ def read_results(path: str | os.PathLike[str]) -> tuple[dict[str, dict[str, floa
     return accuracies, _read_object(beside) if beside.is_file() else {}
 
 
-def _is_accuracy(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+def lowest(protocol: str) -> float:
+    """Smallest number that a row may hold: an adjusted Rand index below chance is negative."""
+    return -1.0 if protocol.endswith("_ari") else 0.0
+
+
+def _is_accuracy(value: Any, low: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= 1
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -1,0 +1,117 @@
+"""What goes into a protocol and what comes out of it.
+
+Legend: `N` videos, `M` test videos, `R` clips, `B` bootstrap resamples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from scalefast.evaluation.baselines import Columns
+from scalefast.evaluation.bootstrap import bootstrap_interval
+from scalefast.evaluation.comparison import Difference
+from scalefast.evaluation.data import class_labels
+from scalefast.evaluation.representations import represent, represent_clips
+
+if TYPE_CHECKING:
+    from scalefast.features import FeatureStore
+    from scalefast.model import SCALE
+
+__all__ = ["Outcome", "Split", "compare"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """One split under evaluation; SCALE runs when its columns are first asked for, and once."""
+
+    store: FeatureStore
+    """The videos."""
+    model: SCALE
+    """The model under evaluation."""
+    random: SCALE
+    """The same architecture with random weights."""
+    device: torch.device
+    """Where everything is computed."""
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """`[N]` int64."""
+        return class_labels(self.store).to(self.device)
+
+    @cached_property
+    def videos(self) -> Columns:
+        """One row a video."""
+        trained, random = (represent(m, self.store, device=self.device) for m in (self.model, self.random))
+        return Columns(trained=trained, random=random)
+
+    @cached_property
+    def _clips(self) -> tuple[Columns, Tensor]:
+        found = [represent_clips(m, self.store, device=self.device) for m in (self.model, self.random)]
+        return Columns(trained=found[0][0], random=found[1][0]), found[0][1]
+
+    @property
+    def clips(self) -> Columns:
+        """One row a clip."""
+        return self._clips[0]
+
+    @property
+    def clip_videos(self) -> Tensor:
+        """`[R]` int64, the video of each clip."""
+        return self._clips[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One number of the table, and what its interval is made of."""
+
+    value: float
+    """In [0, 1]; an adjusted Rand index in [-1, 1]."""
+    scores: Tensor | None = None
+    """`[M]` of the test videos, whose mean is the value; None where the value is no mean over videos."""
+    resampled: NDArray[np.float64] | None = None
+    """`[B]` values on bootstrap draws of the videos (the same draws for every column), where scores are None."""
+    predicted: Tensor | None = None
+    """`[M]` int64 class ids, where the protocol predicts one class."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """JSON-able: every number that was chosen, and how."""
+
+    @classmethod
+    def of(cls, predicted: Tensor, labels: Tensor, settings: dict[str, Any]) -> Outcome:
+        """Accuracy of `[M]` predictions."""
+        right = (predicted == labels).cpu()
+        return cls(
+            value=right.double().mean().item(), scores=right, predicted=predicted.cpu(), settings=settings
+        )
+
+    def interval(self, *, seed: int) -> tuple[float, float]:
+        """95% interval of the value over test videos."""
+        if self.scores is not None:
+            return bootstrap_interval(self.scores, seed=seed)
+        assert self.resampled is not None
+        low, high = np.quantile(self.resampled, [0.025, 0.975])
+        return float(low), float(high)
+
+
+def compare(ours: Outcome, theirs: Outcome, *, names: tuple[str, str], seed: int) -> Difference:
+    """Ours less theirs, on the same test videos."""
+    if ours.scores is not None and theirs.scores is not None:
+        return Difference.paired(ours.scores, theirs.scores, names=names, seed=seed)
+    assert ours.resampled is not None and theirs.resampled is not None
+    gain = ours.resampled - theirs.resampled
+    low, high = np.quantile(gain, [0.025, 0.975])
+    tail = min(int((gain <= 0).sum()), int((gain >= 0).sum()))
+    return Difference(
+        value=ours.value - theirs.value,
+        low=float(low),
+        high=float(high),
+        p_value=min(1.0, 2 * (1 + tail) / (1 + len(gain))),
+        ours=names[0],
+        theirs=names[1],
+    )
