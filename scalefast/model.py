@@ -19,7 +19,7 @@ from scalefast import kernels
 from scalefast._linear import Linear
 from scalefast.hub import HubModel
 from scalefast.kernels import RandomState
-from scalefast.kernels.ops.philox import Site, dropout_multiplier
+from scalefast.kernels.ops.philox import Site, dropout
 
 __all__ = ["POSITION_DIM", "SCALE", "SCALEOutput"]
 
@@ -215,14 +215,7 @@ class Block(nn.Module):
 
     def _drop(self, x: Tensor, site: Site, rng: RandomState | None) -> Tensor:
         """Dropout numbered by (token, channel), so that padding behind a set changes nothing."""
-        if rng is None:
-            return x
-        numbers = x.shape[1] * x.shape[2]
-        blocks = torch.arange(-(-numbers // 8), device=x.device)
-        drawn = dropout_multiplier(
-            rng, site=site, blocks=blocks, p=self.dropout, dtype=x.dtype, lanes=numbers
-        )
-        return x * drawn.view_as(x)
+        return x if rng is None else dropout(x, rng, site=site, p=self.dropout)
 
 
 def random_state(rng: RandomState | Tensor | None, rows: int, device: torch.device) -> RandomState:

@@ -11,12 +11,14 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from ..dispatch import choose
 from .reference import philox_words
 
 __all__ = [
     "RandomState",
     "Site",
     "check_seed",
+    "dropout",
     "dropout_limit",
     "dropout_multiplier",
     "philox_words",
@@ -155,9 +157,41 @@ def dropout_multiplier(
     for start in range(0, sets, stride):
         part = rng.with_rows(rng.rows[start : start + stride])
         words = torch.stack([w.to(torch.int32) for w in part.words(site, blocks)], dim=-1)
-        keep = words.view(torch.int16).view(-1, width) >= limit
+        keep = words.view(torch.int16).view(len(part.rows), width) >= limit
         torch.mul(keep[:, :lanes].to(dtype), scale, out=out[start : start + stride])
     return out
+
+
+def dropout(x: Tensor, rng: RandomState, *, site: int, p: float) -> Tensor:
+    """`x * dropout_multiplier(rng, site=site, ...)`: every number of a set is dropped by its place in the set.
+
+    Args:
+        x: [S, ...], floating; a set's numbers are counted in the order of its remaining dimensions.
+        rng: seed, step, rows [S], layer.
+        site: what is dropped; see `Site`.
+        p: probability in [0, 1).
+
+    Returns:
+        Of x's shape and dtype.
+
+    Raises:
+        ValueError: x is not floating, its sets are not those of `rng`, or p is outside [0, 1).
+    """
+    if x.ndim < 1 or not x.is_floating_point() or len(x) != len(rng.rows):
+        raise ValueError(f"x must be floating [{len(rng.rows)}, ...]; got {tuple(x.shape)}, {x.dtype}")
+    if x.device != rng.rows.device:
+        raise ValueError(f"x and rng must be on one device; got {x.device} and {rng.rows.device}")
+    dropout_limit(p)
+    if p == 0.0:
+        return x
+    if choose(x.device).implementation == "triton" and x.dtype != torch.float64:
+        from . import triton as fused
+
+        return fused.dropout(x, state=rng.state, rows=rng.rows, site=site_word(site, rng.layer), p=p)
+    numbers = x[:1].numel()
+    blocks = torch.arange(-(-numbers // 8), device=x.device)
+    drawn = dropout_multiplier(rng, site=site, blocks=blocks, p=p, dtype=x.dtype, lanes=numbers)
+    return x * drawn.view_as(x)
 
 
 def check_seed(seed: int) -> int:

@@ -8,9 +8,11 @@ import triton
 import triton.language as tl
 
 from scalefast.kernels.ops import philox
-from scalefast.kernels.ops.philox import RandomState, Site
+from scalefast.kernels.ops.philox import RandomState, Site, dropout
 from scalefast.kernels.ops.philox.triton import dropout_keep, dropout_keep8, philox4
 
+CUDA = torch.cuda.is_available()
+DTYPES = [torch.float32, torch.float16, *([torch.bfloat16] if CUDA else [])]
 # Ids above 2^31 and 2^32, and a negative one: only the low 32 bits count, in both implementations.
 ROWS = [0, 5, 2**31 + 7, 2**40 + 3, -3]
 
@@ -101,3 +103,72 @@ def test_blocks_of_many_rows_at_once(device):
 def test_probabilities_that_leave_nothing_are_refused(p):
     with pytest.raises(ValueError, match="dropout probability"):
         philox.dropout_limit(p)
+
+
+# Dropout of activations
+
+
+def plain_dropout(x, rng, site, p):
+    numbers = x[:1].numel()
+    blocks = torch.arange(-(-numbers // 8), device=x.device)
+    drawn = philox.dropout_multiplier(rng, site=site, blocks=blocks, p=p, dtype=x.dtype, lanes=numbers)
+    return x * drawn.view_as(x)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), (5, 9, 16), (5, 7, 13), (3, 2, 1500), (2, 0, 4), (0, 3)], ids=str)
+def test_dropout_and_its_gradient_are_the_references(shape, dtype, device):
+    x = torch.randn(shape, device=device).to(dtype).requires_grad_()
+    rows = torch.tensor(ROWS[: shape[0]], dtype=torch.int64, device=device)
+    rng = RandomState.create(2**40 + 1, step=6, rows=rows).at_layer(2)
+    out, wanted = dropout(x, rng, site=Site.OUTPUT_DROPOUT, p=0.3), plain_dropout(x, rng, 19, 0.3)
+    assert out.dtype == dtype
+    assert torch.equal(out, wanted)
+    weight = torch.randn_like(x)
+    (got,) = torch.autograd.grad(out, x, weight)
+    (want,) = torch.autograd.grad(wanted, x, weight)
+    assert torch.equal(got, want)
+
+
+def test_dropout_of_a_view(device):
+    x = torch.randn(4, 16, 6, device=device).transpose(1, 2)
+    rng = RandomState.create(1, rows=torch.arange(4, device=device))
+    assert torch.equal(dropout(x, rng, site=17, p=0.5), plain_dropout(x, rng, 17, 0.5))
+    assert dropout(x, rng, site=17, p=0.0) is x
+
+
+def test_dropout_opcheck_and_compile(device):
+    x = torch.randn(4, 3, 6, device=device, requires_grad=True)
+    rng = RandomState.create(1, rows=torch.arange(4, device=device))
+
+    def step(x):
+        return dropout(x, rng, site=18, p=0.25).sin()
+
+    eager = step(x)
+    torch.library.opcheck(torch.ops.scalefast.dropout.default, (x, rng.state, rng.rows, 18, 0.25))
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")(x)
+    assert torch.equal(eager, compiled)
+    weight = torch.randn_like(x)
+    assert torch.equal(torch.autograd.grad(eager, x, weight)[0], torch.autograd.grad(compiled, x, weight)[0])
+
+
+def test_dropout_refuses(device):
+    rng = RandomState.create(1, rows=torch.arange(4, device=device))
+    with pytest.raises(ValueError, match=r"floating \[4, ...\]; got \(3, 2\)"):
+        dropout(torch.randn(3, 2, device=device), rng, site=18, p=0.5)
+    with pytest.raises(ValueError, match=r"p = 1\.0"):
+        dropout(torch.randn(4, 2, device=device), rng, site=18, p=1.0)
+
+
+@pytest.mark.skipif(not CUDA, reason="needs CUDA")
+def test_captured_dropout_draws_anew(device):
+    x = torch.randn(64, 17, 512, device=device, dtype=torch.bfloat16)
+    rng = RandomState.create(1, rows=torch.arange(64, device=device))
+    dropout(x, rng, site=18, p=0.1)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = dropout(x, rng, site=18, p=0.1)
+    for step in (1, 2):
+        rng.state[1] = step
+        graph.replay()
+        assert torch.equal(out, plain_dropout(x, rng, 18, 0.1))
