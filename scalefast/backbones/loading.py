@@ -13,6 +13,7 @@ from scalefast.backbones._files import read_json
 from scalefast.backbones._hub import fetch, is_hub_id
 from scalefast.backbones._precision import Precision
 from scalefast.backbones.backbone import FrozenBackbone
+from scalefast.backbones.geometry import fit_to
 from scalefast.backbones.huggingface import load_transformers
 from scalefast.backbones.r3d import R3D
 from scalefast.backbones.r3d_folder import MARK, load_r3d
@@ -28,6 +29,9 @@ def load_backbone(
     checkpoint: str | Path | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | Precision | None = None,
+    *,
+    num_frames: int | None = None,
+    size: int | None = None,
 ) -> FrozenBackbone:
     """A frozen clip encoder: `backbone(clips uint8 [N, T, H, W, 3]) -> float32 [N, D]`.
 
@@ -41,9 +45,13 @@ def load_backbone(
         device: where to compute; None is the CPU.
         dtype: `"fp32"`, `"bf16"`, `"fp16"` or the torch.dtype; None takes bf16 where the hardware has it,
             else fp32.
+        num_frames: T, frames in a clip, where other than the network's own; positions are resized
+            (`scalefast/backbones/geometry.py` says how).
+        size: height and width of a frame in pixels, likewise.
 
     Raises:
-        InputError: unknown name, a folder that holds no backbone, a hub that cannot be reached.
+        InputError: unknown name, a folder that holds no backbone, a hub that cannot be reached, a length or
+            size that the network cannot take.
         DataError: damaged files, a checkpoint that holds more than weights, or weights that do not fit their
             configuration (each key named).
         MissingExtraError: transformers is needed and not installed.
@@ -52,8 +60,7 @@ def load_backbone(
     entry = REGISTRY.get(name)
     if checkpoint is not None:
         encoder, spec = _from_checkpoint(name, entry, Path(checkpoint))
-        return FrozenBackbone(encoder, spec=spec, device=device, dtype=dtype)
-    if entry is not None and entry.r3d is not None:
+    elif entry is not None and entry.r3d is not None:
         encoder, spec = _described(R3D(entry.r3d), name=name)
     elif entry is not None and entry.hub_id is None:
         raise InputError(
@@ -69,6 +76,7 @@ def load_backbone(
         encoder, spec = _from_hub(name)
     else:
         raise InputError(_unknown(name))
+    spec = fit_to(encoder, spec, num_frames=num_frames, size=size)
     return FrozenBackbone(encoder, spec=spec, device=device, dtype=dtype)
 
 

@@ -144,7 +144,7 @@ class VideoMAEFile:
             num_hidden_layers=self.depth,
             num_attention_heads=self.heads,
             intermediate_size=self.mlp,
-            num_frames=self.num_frames,
+            num_frames=self.tubelet,  # transformers' own table takes seconds, and is replaced below
             image_size=self.size,
             patch_size=self.patch,
             tubelet_size=self.tubelet,
@@ -155,6 +155,7 @@ class VideoMAEFile:
         with torch.device("meta"):
             model = transformers.VideoMAEModel(config)
             fc_norm = nn.LayerNorm(self.width, eps=EPS) if fine_tuned else None
+        config.num_frames = self.num_frames
         model.embeddings.position_embeddings = sinusoids(
             (self.num_frames // self.tubelet) * (self.size // self.patch) ** 2, self.width
         )

@@ -7,7 +7,7 @@ softmax and one normalisation after the other, in float64.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -104,8 +104,26 @@ def videomae_shapes(
     return shapes | {"encoder_to_decoder.weight": (decoder, width)}
 
 
-def videomae(clips: Tensor, state: Mapping[str, Tensor], *, heads: int, fine_tuned: bool) -> Tensor:
-    """Feature of clips by the authors' weights."""
+def sine_table(tokens: int, width: int) -> Tensor:
+    """VideoMAE's positions, [tokens, width]."""
+    table = torch.zeros(tokens, width, dtype=torch.float64)
+    for position in range(tokens):
+        for channel in range(width):
+            angle = position / 10000 ** (2 * (channel // 2) / width)
+            table[position, channel] = math.cos(angle) if channel % 2 else math.sin(angle)
+    return table
+
+
+def videomae(
+    clips: Tensor,
+    state: Mapping[str, Tensor],
+    *,
+    heads: int,
+    fine_tuned: bool,
+    native: int = 32,
+    positions: Callable[[Tensor], Tensor] = lambda table: table,
+) -> Tensor:
+    """Feature of clips by the authors' weights; `positions` resizes the table of a network of `native` tokens."""
     at = "" if fine_tuned else "encoder."
     w = {name.removeprefix(at): value.double() for name, value in state.items() if name.startswith(at)}
     kernel = w["patch_embed.proj.weight"]
@@ -118,12 +136,7 @@ def videomae(clips: Tensor, state: Mapping[str, Tensor], *, heads: int, fine_tun
                 cube = pixels[:, :, t : t + tubelet, y : y + patch, x : x + patch]
                 tokens.append(cube.flatten(1) @ kernel.flatten(1).T + w["patch_embed.proj.bias"])
     h = torch.stack(tokens, 1)
-    table = torch.zeros(h.shape[1], width, dtype=torch.float64)
-    for position in range(h.shape[1]):
-        for channel in range(width):
-            angle = position / 10000 ** (2 * (channel // 2) / width)
-            table[position, channel] = math.cos(angle) if channel % 2 else math.sin(angle)
-    h = h + table
+    h = h + positions(sine_table(native, width))
     index = 0
     while f"blocks.{index}.norm1.weight" in w:
         b = f"blocks.{index}"
