@@ -36,12 +36,13 @@ class Plan(NamedTuple):
 
 
 class _Tiles(NamedTuple):
-    """Rows that stay, rows a step of the loop, warps, stages of the pipeline."""
+    """Rows that stay, rows a step of the loop; warps, stages of the pipeline, blocks that a processor holds."""
 
     stay: int
     step: int
     warps: int
     stages: int
+    resident: int = 1
 
 
 class _Launch(NamedTuple):
@@ -102,8 +103,13 @@ def plan(queries: int, keys: int, dim: int, dtype: torch.dtype) -> Plan:
     )
 
 
+@torch.compiler.assume_constant_result  # a traced graph is guarded by torch's own check of this setting
+def _tf32_allowed() -> bool:
+    return torch.get_float32_matmul_precision() != "highest"
+
+
 def _scalar(dtype: torch.dtype) -> bool:
-    return dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
+    return dtype == torch.float32 and not _tf32_allowed()
 
 
 def _costs(dim: int) -> tuple[float, float]:
@@ -196,7 +202,7 @@ def _backward(
     if needs_q or needs_t:
         if fused and groups == 2:
             direction = _fused_direction(call, base, count)
-        slope = torch.empty_like(base) if needs_t else grad_t
+        slope = torch.empty_like(weight) if needs_t else grad_t
         _query_launch(call, direction, weight, grad_q, slope, needs_q, needs_t).run()
         if needs_t:
             grad_t = slope.sum().to(temperature.dtype).reshape(temperature.shape)
@@ -240,7 +246,7 @@ def _outputs(
     wants_direction = wants_direction and not (fused and call.groups == 2)  # those come in the backward pass
     return (
         torch.empty(m, **fp32), torch.empty(m, dtype=torch.bool, device=call.q.device),
-        torch.empty(m, **fp32), torch.empty(m, **fp32), torch.empty(m if call.groups == 2 else 0, **fp32),
+        torch.empty(m, **fp32), torch.empty(2, m, **fp32), torch.empty(m if call.groups == 2 else 0, **fp32),
         torch.empty((m, d) if wants_direction else (0, d), **fp32),
     )  # fmt: skip
 
@@ -278,36 +284,57 @@ def _processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 132
 
 
+@functools.cache
+def _shared_memory(device: torch.device) -> int:
+    """Bytes a block can have; an H100's for tensors without memory."""
+    if device.type != "cuda":
+        return 232_448
+    found = torch.cuda.get_device_properties(device)
+    return getattr(found, "shared_memory_per_block_optin", found.shared_memory_per_block)
+
+
 def _parts(rows: int, others: int, tiles: _Tiles, device: torch.device) -> tuple[int, int]:
-    """Into how many parts the loop is split so that every processor has a block; and the steps in each."""
-    steps = triton.cdiv(others, tiles.step)
-    wanted = max(1, _processors(device) // triton.cdiv(rows, tiles.stay))
-    each = triton.cdiv(steps, min(wanted, steps))
+    """Into how many parts the loop is split, and the steps in each.
+
+    The cheapest by rounds of blocks on the processors, each with two steps' worth of start and end, and 3% a part for
+    putting parts together. At most 4 parts, or what gives every processor two rounds: memory stays O((M + N) D).
+    """
+    blocks, steps = triton.cdiv(rows, tiles.stay), triton.cdiv(others, tiles.step)
+    slots = _processors(device) * tiles.resident
+
+    def cost(parts: int) -> float:
+        return triton.cdiv(blocks * parts, slots) * (triton.cdiv(steps, parts) + 2) * (1 + 0.03 * parts)
+
+    parts = min(range(1, min(steps, max(4, 2 * slots // blocks)) + 1), key=cost)
+    each = triton.cdiv(steps, parts)
     return triton.cdiv(steps, each), each
 
 
-def _row_tiles(block_dim: int, size: int) -> _Tiles:
-    """For `row_kernel`: the largest that compiles for sm_90 without spilling, see README."""
-    if size == 4:
-        return _Tiles(64, 32, 4, 2)
-    return _Tiles(64, 64, 4, 3) if block_dim <= 128 else _Tiles(128, 64, 8, 2)
+def _row_tiles(call: _Call) -> _Tiles:
+    """For `row_kernel`: tiles that compile for sm_90 without spilling, see README."""
+    if call.groups == 2:  # more statistics a row, but no gradient to accumulate
+        return _Tiles(64, 32, 4, 2, resident=2)
+    return _slope_tiles(call)
 
 
-def _slope_tiles(block_dim: int, size: int) -> _Tiles:
-    """For `slope_kernel`."""
-    if size == 4:
-        return _Tiles(64, 32, 4, 2)
-    return _Tiles(64, 64, 4, 3) if block_dim <= 128 else _Tiles(128, 64, 8, 2)
+def _slope_tiles(call: _Call) -> _Tiles:
+    """For `slope_kernel`. Of two blocks on a processor, one's exponentials hide behind the other's products."""
+    wide = call.q.element_size() == 4
+    if call.block_dim <= 128:
+        return _Tiles(64, 32, 4, 2, resident=2) if wide else _Tiles(64, 64, 4, 3, resident=2)
+    if _shared_memory(call.q.device) < 200_000:
+        return _Tiles(32, 32, 4, 2) if wide else _Tiles(64, 32, 4, 2)
+    return _Tiles(128, 32, 8, 2) if wide else _Tiles(128, 64, 8, 2)
 
 
 def _fused_forward(call: _Call, out: tuple[Tensor, ...], wants_direction: bool) -> Iterator[_Launch]:
     loss, top1, logit, base, count, direction = out
     (m, d), n = call.q.shape, len(call.k)
     direct = wants_direction and call.groups != 2
-    tiles = _row_tiles(call.block_dim, call.q.element_size())
+    tiles = _row_tiles(call)
     parts, each = _parts(m, n, tiles, call.q.device)
     own = torch.empty_like(loss)
-    other, total = loss.new_empty(2, parts, m)
+    highest, total = loss.new_empty(2, parts, m)
     target, number = loss.new_empty(2, parts, m) if call.groups == 2 else (None, None)
     acc = loss.new_empty(parts, m, d) if direct else None
     dim = {"BLOCK_D": call.block_dim, "EVEN_D": call.even_dim, "PRECISION": "tf32"}
@@ -320,7 +347,7 @@ def _fused_forward(call: _Call, out: tuple[Tensor, ...], wants_direction: bool) 
         f"sparse_infonce queries, {label}", tk.row_kernel, (triton.cdiv(m, tiles.stay), parts),
         (
             call.q, call.k, call.positives, own, call.temperature, call.query_groups, call.key_groups,
-            other, total, target, number, acc, m, n, d, each,
+            highest, total, target, number, acc, m, n, d, each,
         ),
         {
             "BLOCK_M": tiles.stay, "BLOCK_N": tiles.step, "EVEN_N": n % tiles.step == 0,
@@ -333,7 +360,7 @@ def _fused_forward(call: _Call, out: tuple[Tensor, ...], wants_direction: bool) 
     yield _Launch(
         f"sparse_infonce combine, {label}", tk.combine_kernel, (triton.cdiv(m, rows),),
         (
-            call.k, call.positives, own, call.temperature, other, total, target, number, acc,
+            call.k, call.positives, own, call.temperature, highest, total, target, number, acc,
             loss, top1, logit, base, count if call.groups == 2 else None, direction if direct else None, m, d, parts,
         ),
         {"BLOCK_M": rows, "BLOCK_D": block, "GROUPS": call.groups, "DIRECTION": direct, "SHIFT": call.shift},
@@ -347,7 +374,7 @@ def _slope_launch(
     """The launch; and the parts to be summed if the loop is split, which otherwise writes to `out`."""
     x, y = (call.k, call.q) if keys else (call.q, call.k)
     d = x.shape[1]
-    tiles = _slope_tiles(call.block_dim, x.element_size())
+    tiles = _slope_tiles(call)
     parts, each = _parts(len(x), len(y), tiles, x.device)
     split = base.new_empty(parts, len(x), d) if parts > 1 else None
     launch = _Launch(
@@ -413,14 +440,15 @@ def _dense_launch(
         tk.dense_kernel, (m,),
         (
             s, call.positives[rows], call.temperature, None if call.query_groups is None else call.query_groups[rows],
-            call.key_groups, weight, loss, top1, logit, base, count if call.groups == 2 else None, slope, n, first,
+            call.key_groups, weight, loss, top1, logit, base, count if call.groups == 2 else None, slope,
+            len(call.q), n, first,
         ),
         {"BLOCK": 2048, "GROUPS": call.groups, "STATISTICS": new, "SLOPE": slope is not None}, _Tiles(1, 2048, 8, 1),
     )  # fmt: skip
 
 
 def _chunked_forward(call: _Call, out: tuple[Tensor, ...], wants_direction: bool) -> None:
-    *statistics, count, direction = out
+    loss, top1, logit, base, count, direction = out
     weight, factor = _unweighted(call)
     height = max(1, STRIP_ELEMENTS // len(call.k))
     with torch.autocast(call.q.device.type, enabled=False):
@@ -428,7 +456,7 @@ def _chunked_forward(call: _Call, out: tuple[Tensor, ...], wants_direction: bool
             rows = slice(start, start + height)
             s = _product(call.q[rows], call.k.T)
             slope = torch.empty_like(s, dtype=call.q.dtype) if wants_direction else None
-            found = tuple(x[rows] for x in statistics)
+            found = (loss[rows], top1[rows], logit[rows], base[:, start:])  # rows of `base` stay M apart
             _dense_launch(s, call, rows, 0, weight[rows], count[rows], found, slope, new=True).run()
             if slope is not None:
                 direction[rows] = _product(slope, call.k) * factor
@@ -473,9 +501,9 @@ def _launches(m: int, n: int, d: int, dtype: torch.dtype) -> Iterator[_Launch]:
         )
         out = _outputs(call, True, True)
         yield from _fused_forward(call, out, True)
-        *_, base, count, direction = out
-        yield _slope_launch(call, base, count, base, t, torch.empty_like(call.k), keys=True)[0]
-        yield _query_launch(call, direction, base, torch.empty_like(call.q), base, True, False)
+        _, _, logit, base, count, direction = out
+        yield _slope_launch(call, base, count, logit, t, torch.empty_like(call.k), keys=True)[0]
+        yield _query_launch(call, direction, logit, torch.empty_like(call.q), logit, True, False)
 
 
 def _as_shipped(launch: _Launch) -> Shipped:

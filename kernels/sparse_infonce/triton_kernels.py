@@ -3,7 +3,8 @@
 Shapes: `M` queries, `N` keys, `D` feature, `S` parts into which the keys (or queries) of a loop are split.
 
 Dots stay raw until the end: with s_ij = q_i . k_j and c = log2(e) / T a probability is exp2((s_ij - max) c), and the
-comparison for top-1 is one between raw dots. `base_i` = log2 of the sum of exp2(s_ij c), what the backward pass needs.
+comparison for top-1 is one between raw dots. The backward pass needs `base` [2, M]: a row's largest dot, and log2 of
+its sum of exp2. Their sum as one number would lose the last bits of a large logit.
 
 `GROUPS` is 0 (none), 1 (keys of the query's group are left out) or 2 (they are positives). `SHIFT` moves fp16
 probabilities up by a power of two before they become a dot's operand: unmoved, those under 6e-8 would be 0.
@@ -64,8 +65,10 @@ def row_kernel(
 ):  # fmt: skip
     """Softmax of a block of queries over one part of the keys, as attention with V = K.
 
-    Each part writes, [S, M]: the largest dot among the other keys, the sum of exp2 against the larger of that and
-    the positive's, and with DIRECTION the sum of exp2 times key, [S, M, D].
+    Each part writes the largest dot among its keys and the positive, [S, M], the sum of exp2 against it, and with
+    DIRECTION the sum of exp2 times key, [S, M, D]. The positive's dot comes from `positive_kernel` and replaces the
+    tile's: to take it out of the tile would be a reduction in every step, which spills; and so nothing hangs on the
+    last bits of the two being the same.
     """
     first = tl.program_id(0).to(tl.int64) * BLOCK_M
     part = tl.program_id(1)
@@ -75,7 +78,6 @@ def row_kernel(
     b_own_dot = tl.load(p_own + o_m, mask=o_m < M, other=0.0)
     b_q = load_tile(p_q + first * D, o_row, o_dim, M - first, D, EVEN_D)
     c = 1.4426950408889634 / tl.load(p_temperature)
-    b_other = tl.full([BLOCK_M], float("-inf"), tl.float32)
     b_max = b_own_dot
     b_sum = tl.zeros([BLOCK_M], tl.float32)
     b_target = tl.zeros([BLOCK_M], tl.float32)
@@ -88,6 +90,7 @@ def row_kernel(
         b_k = load_tile(p_k + tl.cast(start, tl.int64) * D, o_col, o_dim, N - start, D, EVEN_D)
         b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION)
         is_own = o_col[None, :] == (b_own - start)[:, None]
+        b_s = tl.where(is_own, b_own_dot[:, None], b_s)
         if GROUPS:
             b_key_group = tl.load(p_key_groups + start + o_col, mask=o_col < N - start, other=-1)
             same = (b_group[:, None] == b_key_group[None, :]) & (b_group >= 0)[:, None]
@@ -99,8 +102,7 @@ def row_kernel(
             right = same | is_own
             b_target += tl.sum(tl.where(right, b_s, 0.0), 1)
             b_count += tl.sum(right.to(tl.float32), 1)
-        b_other = tl.maximum(b_other, tl.max(tl.where(is_own, float("-inf"), b_s), 1))
-        b_new = tl.maximum(b_max, b_other)
+        b_new = tl.maximum(b_max, tl.max(b_s, 1))
         b_p = tl.exp2((b_s - b_new[:, None]) * c + SHIFT)
         b_shrink = tl.exp2((b_max - b_new) * c)
         b_sum = b_sum * b_shrink + tl.sum(b_p, 1)
@@ -108,7 +110,7 @@ def row_kernel(
             b_acc = tl.dot(b_p.to(b_k.dtype), b_k, b_acc * b_shrink[:, None], input_precision=PRECISION)
         b_max = b_new
     o_out = part.to(tl.int64) * M + o_m
-    tl.store(p_max + o_out, b_other, mask=o_m < M)
+    tl.store(p_max + o_out, b_max, mask=o_m < M)
     tl.store(p_sum + o_out, b_sum, mask=o_m < M)
     if GROUPS == 2:
         tl.store(p_target + o_out, b_target, mask=o_m < M)
@@ -141,10 +143,9 @@ def combine_kernel(
     b_own_dot = tl.load(p_own + o_m, mask=m_row, other=0.0)
     scale = 1.0 / tl.load(p_temperature)
     c = 1.4426950408889634 * scale
-    b_other = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    b_max = b_own_dot
     for part in range(0, parts):
-        b_other = tl.maximum(b_other, tl.load(p_max + part * M + o_m, mask=m_row, other=float("-inf")))
-    b_max = tl.maximum(b_other, b_own_dot)
+        b_max = tl.maximum(b_max, tl.load(p_max + tl.cast(part, tl.int64) * M + o_m, mask=m_row, other=0.0))
     b_sum = tl.zeros([BLOCK_M], tl.float32)
     b_acc = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     b_target = tl.zeros([BLOCK_M], tl.float32)
@@ -152,8 +153,7 @@ def combine_kernel(
     m_tile = m_row[:, None] & (o_dim < D)[None, :]
     for part in range(0, parts):
         o_part = tl.cast(part, tl.int64) * M + o_m
-        b_part = tl.maximum(tl.load(p_max + o_part, mask=m_row, other=float("-inf")), b_own_dot)
-        b_shrink = tl.exp2((b_part - b_max) * c)
+        b_shrink = tl.exp2((tl.load(p_max + o_part, mask=m_row, other=0.0) - b_max) * c)
         b_sum += tl.load(p_sum + o_part, mask=m_row, other=1.0) * b_shrink
         if DIRECTION:
             b_part_acc = tl.load(p_acc + o_part[:, None] * D + o_dim[None, :], mask=m_tile, other=0.0)
@@ -169,9 +169,10 @@ def combine_kernel(
     # The difference of the dots first: a row whose positive stands alone has loss 0 however large its logit is.
     b_loss = (b_max - b_right) * scale + b_log * 0.6931471805599453
     tl.store(p_loss + o_m, tl.where(valid, b_loss, 0.0), mask=m_row)
-    tl.store(p_top1 + o_m, (b_own_dot >= b_other) & valid, mask=m_row)
+    tl.store(p_top1 + o_m, (b_own_dot >= b_max) & valid, mask=m_row)
     tl.store(p_logit + o_m, tl.where(valid, b_own_dot * scale, 0.0), mask=m_row)
-    tl.store(p_base + o_m, b_max * c + b_log, mask=m_row)
+    tl.store(p_base + o_m, b_max, mask=m_row)
+    tl.store(p_base + M + o_m, b_log, mask=m_row)
     if DIRECTION:
         b_k = tl.load(p_k + b_own.to(tl.int64)[:, None] * D + o_dim[None, :], mask=m_tile, other=0.0)
         b_direction = tl.where(valid[:, None], b_acc / b_sum[:, None] - b_k.to(tl.float32), 0.0)
@@ -198,10 +199,11 @@ def slope_kernel(
     c = 1.4426950408889634 / tl.load(p_temperature)
     if not KEYS:
         b_own, _ = load_own(p_positives, first + o_x, M)
-        b_base = tl.load(p_base + first + o_x, mask=first + o_x < M, other=float("inf"))
-        b_weight = tl.load(p_weight + first + o_x, mask=first + o_x < M, other=0.0)
+        b_max = tl.load(p_base + first + o_x, mask=first + o_x < M, other=float("inf"))[:, None]
+        b_log = tl.load(p_base + M + first + o_x, mask=first + o_x < M, other=0.0)[:, None]
+        b_weight = tl.load(p_weight + first + o_x, mask=first + o_x < M, other=0.0)[:, None]
         if GROUPS == 2:
-            b_share = 1.0 / tl.load(p_count + first + o_x, mask=first + o_x < M, other=1.0)
+            b_share = 1.0 / tl.load(p_count + first + o_x, mask=first + o_x < M, other=1.0)[:, None]
     if GROUPS:
         if KEYS:
             b_group_x = tl.load(p_key_groups + first + o_x, mask=first + o_x < X, other=-1)
@@ -215,10 +217,11 @@ def slope_kernel(
         if KEYS:
             o_m = start + o_y
             b_own, _ = load_own(p_positives, o_m, M)
-            b_base = tl.load(p_base + o_m, mask=o_m < M, other=float("inf"))
-            b_weight = tl.load(p_weight + o_m, mask=o_m < M, other=0.0)
+            b_max = tl.load(p_base + o_m, mask=o_m < M, other=float("inf"))[None, :]
+            b_log = tl.load(p_base + M + o_m, mask=o_m < M, other=0.0)[None, :]
+            b_weight = tl.load(p_weight + o_m, mask=o_m < M, other=0.0)[None, :]
             if GROUPS == 2:
-                b_share = 1.0 / tl.load(p_count + o_m, mask=o_m < M, other=1.0)
+                b_share = 1.0 / tl.load(p_count + o_m, mask=o_m < M, other=1.0)[None, :]
             is_own = o_x[:, None] == (b_own - first.to(tl.int32))[None, :]
         else:
             is_own = o_y[None, :] == (b_own - start)[:, None]
@@ -228,23 +231,16 @@ def slope_kernel(
             else:
                 b_group_y = tl.load(p_key_groups + start + o_y, mask=o_y < Y - start, other=-1)
             same = (b_group_x[:, None] == b_group_y[None, :]) & (b_group_x >= 0)[:, None]
-        if KEYS:
-            b_base_2d, b_weight_2d = b_base[None, :], b_weight[None, :]
-        else:
-            b_base_2d, b_weight_2d = b_base[:, None], b_weight[:, None]
-        b_p = tl.exp2(b_s * c - b_base_2d)
+        b_p = tl.exp2((b_s - b_max) * c - b_log)
         if GROUPS == 1:
             b_p = tl.where(same & ~is_own, 0.0, b_p)
         if not EVEN_Y and not KEYS:
             b_p = tl.where((o_y < Y - start)[None, :], b_p, 0.0)
         if GROUPS == 2:
-            if KEYS:
-                b_p -= tl.where(same | is_own, b_share[None, :], 0.0)
-            else:
-                b_p -= tl.where(same | is_own, b_share[:, None], 0.0)
+            b_p -= tl.where(same | is_own, b_share, 0.0)
         else:
-            b_p = tl.where(is_own, b_p - 1.0, b_p)
-        b_acc = tl.dot((b_p * b_weight_2d).to(b_y.dtype), b_y, b_acc, input_precision=PRECISION)
+            b_p -= is_own.to(tl.float32)
+        b_acc = tl.dot((b_p * b_weight).to(b_y.dtype), b_y, b_acc, input_precision=PRECISION)
     b_acc *= tl.load(p_factor)
     m_out = (first + o_x < X)[:, None] & (o_dim < D)[None, :]
     o_out = (part.to(tl.int64) * X + first) * D + o_x[:, None] * D + o_dim[None, :]
@@ -278,11 +274,11 @@ def query_kernel(
         tl.store(p_slope + o_m, -b_slope * scale, mask=o_m < M)
 
 
-@triton.jit(do_not_specialize=["N", "first"])
+@triton.jit(do_not_specialize=["M", "N", "first"])
 def dense_kernel(
     p_s, p_positives, p_temperature, p_query_groups, p_key_groups, p_weight,
     p_loss, p_top1, p_logit, p_base, p_count, p_slope,
-    N, first,
+    M, N, first,
     BLOCK: tl.constexpr, GROUPS: tl.constexpr, STATISTICS: tl.constexpr, SLOPE: tl.constexpr,
 ):  # fmt: skip
     """One row of dots that a matrix product wrote: its statistics, its slopes, or both.
@@ -300,7 +296,6 @@ def dense_kernel(
         group = tl.load(p_query_groups + row)
     if STATISTICS:
         own_dot = tl.load(p_row + own)
-        b_other = tl.full([BLOCK], float("-inf"), tl.float32)
         b_max = tl.zeros([BLOCK], tl.float32) + own_dot
         b_sum = tl.zeros([BLOCK], tl.float32)
         b_target = tl.zeros([BLOCK], tl.float32)
@@ -316,7 +311,6 @@ def dense_kernel(
                 right = same | (o_n == own)
                 b_target += tl.where(right, b_s, 0.0)
                 b_count += right.to(tl.float32)
-            b_other = tl.maximum(b_other, tl.where(o_n == own, float("-inf"), b_s))
             b_new = tl.maximum(b_max, b_s)
             b_sum = b_sum * tl.exp2((b_max - b_new) * c) + tl.exp2((b_s - b_new) * c)
             b_max = b_new
@@ -328,14 +322,15 @@ def dense_kernel(
             count = tl.sum(b_count, 0)
             right_dot = tl.sum(b_target, 0) / count
             tl.store(p_count + row, count)
-        base = largest * c + log
         loss = (largest - right_dot) * scale + log * 0.6931471805599453
         tl.store(p_loss + row, tl.where(valid, loss, 0.0))
-        tl.store(p_top1 + row, (own_dot >= tl.max(b_other, 0)) & valid)
+        tl.store(p_top1 + row, (own_dot >= largest) & valid)
         tl.store(p_logit + row, tl.where(valid, own_dot * scale, 0.0))
-        tl.store(p_base + row, base)
+        tl.store(p_base + row, largest)
+        tl.store(p_base + M + row, log)
     else:
-        base = tl.load(p_base + row)
+        largest = tl.load(p_base + row)
+        log = tl.load(p_base + M + row)
         count = 1.0
         if GROUPS == 2:
             count = tl.load(p_count + row)
@@ -343,7 +338,7 @@ def dense_kernel(
         weight = tl.load(p_weight + row)
         for start in range(0, N, BLOCK):
             o_n = start + tl.arange(0, BLOCK)
-            b_p = tl.exp2(tl.load(p_row + o_n, mask=o_n < N, other=float("-inf")) * c - base)
+            b_p = tl.exp2((tl.load(p_row + o_n, mask=o_n < N, other=float("-inf")) - largest) * c - log)
             right = o_n == own
             if GROUPS:
                 same = (tl.load(p_key_groups + first + o_n, mask=o_n < N, other=-1) == group) & (group >= 0)
