@@ -5,6 +5,7 @@ Shapes: `B` sets, `N` tokens a set (CLS included), `h` heads, `d` head dimension
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Literal
 
 import torch
@@ -77,13 +78,17 @@ def set_attention(
     backend = _backend(attention_backend, q, longest=longest, ragged=ragged, dropout_p=dropout_p)
     if backend in backends.PEERS:
         return backends.serve(backend, q, k, v, lengths=lengths, layout=layout, dropout_p=dropout_p)
+    implementation: ModuleType = reference
     if backend == "triton":
-        from . import triton as implementation  # imported late: most machines have no Triton
-    else:
-        implementation = reference
+        from . import triton as fused  # imported late: most machines have no Triton
+
+        implementation = fused
+    out: Tensor
     if layout is not None:
-        return implementation.packed_attention(q, k, v, layout=layout, dropout_p=dropout_p, rng=state)
-    return implementation.padded_attention(q, k, v, lengths=lengths, dropout_p=dropout_p, rng=state)
+        out = implementation.packed_attention(q, k, v, layout=layout, dropout_p=dropout_p, rng=state)
+    else:
+        out = implementation.padded_attention(q, k, v, lengths=lengths, dropout_p=dropout_p, rng=state)
+    return out
 
 
 def _backend(wish: str, q: Tensor, *, longest: int, ragged: bool, dropout_p: float) -> str:

@@ -7,6 +7,7 @@ reads the number of tokens back to the host.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -55,8 +56,9 @@ def by_sdpa(
     if layout.total == 0:
         return _zeros(q, k, v)
     place = _places(layout, layout.max_length)
-    padded = (_spread(t, place, layout.lengths.numel(), layout.max_length) for t in (q, k, v))
-    return _padded_sdpa(*padded, layout.lengths).flatten(0, 1)[place]
+    sets, longest = layout.lengths.numel(), layout.max_length
+    q, k, v = (_spread(t, place, sets, longest) for t in (q, k, v))
+    return _padded_sdpa(q, k, v, layout.lengths).flatten(0, 1)[place]
 
 
 def _padded_sdpa(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None) -> Tensor:
@@ -117,7 +119,7 @@ def by_varlen(
 ) -> Tensor:
     """torch.nn.attention.varlen."""
     try:
-        from torch.nn.attention.varlen import varlen_attn
+        function: Callable[..., Tensor] = importlib.import_module("torch.nn.attention.varlen").varlen_attn
     except ImportError as error:
         raise ImportError(
             f"attention_backend='varlen' needs torch.nn.attention.varlen, which torch {torch.__version__} lacks"
@@ -126,7 +128,7 @@ def by_varlen(
 
     def attend(q: Tensor, k: Tensor, v: Tensor, layout: SetLayout) -> Tensor:
         offsets, longest = layout.offsets.to(torch.int32), layout.max_length
-        return varlen_attn(q, k, v, offsets, offsets, longest, longest)
+        return function(q, k, v, offsets, offsets, longest, longest)
 
     return _through_packed(attend, q, k, v, lengths, layout)
 
@@ -155,28 +157,29 @@ PEERS: dict[str, Callable[..., Tensor]] = {
 
 
 def _flash_attn_function() -> Callable[..., Any]:
-    try:
-        from flash_attn import flash_attn_varlen_func
-    except ImportError:
+    found = "no flash_attn_varlen_func"
+    for name in ("flash_attn", "flash_attn.cute"):  # versions 2 and 4
         try:
-            from flash_attn.cute import flash_attn_varlen_func
+            function = getattr(importlib.import_module(name), "flash_attn_varlen_func", None)
         except ImportError as error:
-            raise ImportError(
-                "attention_backend='flash-attn' needs the package flash-attn (2, built from source) or flash-attn-4; "
-                f"neither can be imported: {error}"
-            ) from error
-    return flash_attn_varlen_func
+            found = str(error)
+            continue
+        if function is not None:
+            return function
+    raise ImportError(
+        "attention_backend='flash-attn' needs the package flash-attn (2, built from source) or flash-attn-4; "
+        f"neither can be imported: {found}"
+    )
 
 
 def _xformers_functions() -> tuple[Callable[..., Tensor], Any]:
     try:
-        from xformers.ops import memory_efficient_attention
-        from xformers.ops.fmha.attn_bias import BlockDiagonalMask
+        attention = importlib.import_module("xformers.ops").memory_efficient_attention
+        return attention, importlib.import_module("xformers.ops.fmha.attn_bias").BlockDiagonalMask
     except ImportError as error:
         raise ImportError(
             f"attention_backend='xformers' needs the package xformers, which cannot be imported: {error}"
         ) from error
-    return memory_efficient_attention, BlockDiagonalMask
 
 
 def _require_cuda(backend: str, q: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
@@ -201,14 +204,14 @@ def _through_packed(
     if layout is not None:
         return attend(q, k, v, layout)
     sets, tokens = q.shape[:2]
-    flat = [t.flatten(0, 1) for t in (q, k, v)]
+    q, k, v = (t.flatten(0, 1) for t in (q, k, v))
     if lengths is None:
-        return attend(*flat, _dense_layout(sets, tokens, q.device)).view(q.shape)
+        return attend(q, k, v, _dense_layout(sets, tokens, q.device)).unflatten(0, (sets, tokens))
     layout = SetLayout.from_lengths(lengths)
-    if layout.total == 0:
-        return _zeros(q, k, v)
     place = _places(layout, tokens)
-    return _spread(attend(*(t[place] for t in flat), layout), place, sets, tokens)
+    if layout.total == 0:
+        return _zeros(q, k, v).unflatten(0, (sets, tokens))
+    return _spread(attend(q[place], k[place], v[place], layout), place, sets, tokens)
 
 
 def _zeros(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

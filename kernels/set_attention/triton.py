@@ -72,7 +72,7 @@ def _forward(
 
 
 @_forward.register_fake
-def _(q, k, v, lengths, tiles, owners, offsets, state, rows, longest, dropout_p, layer):  # type: ignore[no-untyped-def]
+def _(q, k, v, lengths, tiles, owners, offsets, state, rows, longest, dropout_p, layer):
     return torch.empty(q.shape, dtype=q.dtype, device=q.device)
 
 
@@ -99,7 +99,7 @@ def _backward(
 
 
 @_backward.register_fake
-def _(grad, q, k, v, lengths, tiles, owners, offsets, state, rows, longest, dropout_p, layer):  # type: ignore[no-untyped-def]
+def _(grad, q, k, v, lengths, tiles, owners, offsets, state, rows, longest, dropout_p, layer):
     return tuple(torch.empty(q.shape, dtype=q.dtype, device=q.device) for _ in range(3))
 
 
@@ -191,6 +191,7 @@ def _constants(
         "TILE": rows,
         "DIM": max(16, triton.next_power_of_2(dim)),
         "PACKED": packed,
+        "SINGLE": not packed and rows // longest == 1,
         "WORDS": -(-longest // 32) if dropped else 1,
         "BLOCKS": min(4, triton.next_power_of_2(-(-longest // 8))) if dropped else 1,
         "PRECISION": "ieee" if exact else "tf32",
