@@ -6,13 +6,14 @@ not depend on the version of transformers, so that the hash of the same weights 
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["TimesformerEncoder", "VJEPA2Encoder", "VideoMAEEncoder"]
+__all__ = ["ImageEncoder", "TimesformerEncoder", "VJEPA2Encoder", "VideoMAEEncoder"]
 
 
 class VideoMAEEncoder(nn.Module):
@@ -61,6 +62,28 @@ class VJEPA2Encoder(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         return self.model(pixels.transpose(1, 2)).last_hidden_state.float().mean(1)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        return self.state_dict()
+
+
+class ImageEncoder(nn.Module):
+    """A network for images: the CLS token of each frame after the final normalisation, mean over the frames.
+
+    Position embeddings follow the size of the frames, as the network itself resizes them (bicubic).
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        # DINOv2 always resizes its embeddings, ViT where it is told to
+        names = inspect.signature(type(model).forward).parameters
+        self._options = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in names else {}
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        frames = pixels.transpose(1, 2)
+        tokens = self.model(frames.flatten(0, 1), **self._options).last_hidden_state
+        return tokens[:, 0].float().unflatten(0, frames.shape[:2]).mean(1)
 
     def weights(self) -> dict[str, torch.Tensor]:
         return self.state_dict()

@@ -6,6 +6,7 @@ Positions are carried over to the new grid of patches, by a rule for each family
   position of the place that it shows. transformers' class refuses other sizes.
 - TimeSformer and SVT: learned embeddings of space and of time are resized to the nearest, as their authors do.
 - V-JEPA 2: rotary positions count patches, so that a larger grid goes on counting.
+- ViT and DINOv2, a frame at a time: learned embeddings, bicubic, by transformers itself.
 - R3D and Slow-R50: convolutions have no positions.
 """
 
@@ -18,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from scalefast.backbones.encoders import TimesformerEncoder, VideoMAEEncoder, VJEPA2Encoder
+from scalefast.backbones.encoders import ImageEncoder, TimesformerEncoder, VideoMAEEncoder, VJEPA2Encoder
 from scalefast.backbones.r3d import R3D
 from scalefast.backbones.slow import SlowR50
 from scalefast.backbones.spec import BackboneSpec
@@ -56,6 +57,8 @@ def fit_to(
         _configure(encoder.model, num_frames=changed.num_frames, image_size=changed.size)
     elif isinstance(encoder, VJEPA2Encoder):
         _vjepa2(encoder.model, changed)
+    elif isinstance(encoder, ImageEncoder):
+        _check_patches(changed, patch=int(encoder.model.config.patch_size), tubelet=1)
     elif isinstance(encoder, R3D):
         encoder.config = dataclasses.replace(encoder.config, num_frames=changed.num_frames, size=changed.size)
     elif not isinstance(encoder, SlowR50):

@@ -1,4 +1,4 @@
-"""Loading transformers' VideoMAE, TimeSformer and V-JEPA 2 folders, strictly and without pickles.
+"""Loading folders of transformers, of networks for videos and for images, strictly and without pickles.
 
 The class that `config.json` names is loaded whole, so that every weight of the file has its place and every
 weight of the network its value; then the heads that make no clip feature are dropped, explicitly.
@@ -6,6 +6,7 @@ weight of the network its value; then the heads that make no clip feature are dr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import torch
 from torch import nn
 
 from scalefast.backbones._files import check_safetensors, read_json
-from scalefast.backbones.encoders import TimesformerEncoder, VideoMAEEncoder, VJEPA2Encoder
+from scalefast.backbones.encoders import ImageEncoder, TimesformerEncoder, VideoMAEEncoder, VJEPA2Encoder
 from scalefast.backbones.preprocessing import read_preprocessing
 from scalefast.backbones.spec import BackboneSpec
 from scalefast.errors import DataError, InputError, require
@@ -27,20 +28,22 @@ __all__ = ["load_transformers"]
 
 @dataclass(frozen=True, kw_only=True)
 class _Family:
-    """What differs between the three families."""
+    """What differs between the families."""
 
     classes: tuple[str, ...]
     """Those that can be loaded; the first has no head and serves a config that names none."""
     since: str
     """First version of transformers that has it."""
-    frames: str
-    """Name of the number of frames in config.json."""
+    frames: str | None
+    """Name of the number of frames in config.json; None: images, of which 16 make a clip."""
     size: str
     """Name of the size of a frame there."""
     stride: Callable[[int], int]
     """Recommended frame distance at 30 fps for a number of frames, from the authors' own evaluation."""
     build: Callable[[Any, Any], tuple[nn.Module, str]]
     """(model, config) -> (encoder, pooling in words)."""
+    optional: str = r"(?!)"
+    """Pattern of weights that are dropped and that published files may lack."""
 
 
 def load_transformers(folder: Path, *, name: str, source: dict[str, Any]) -> tuple[nn.Module, BackboneSpec]:
@@ -68,16 +71,22 @@ def load_transformers(folder: Path, *, name: str, source: dict[str, Any]) -> tup
             f"{config_file}: {class_name} is not in the installed transformers {transformers.__version__}; "
             f"it came with {family.since}: pip install -U transformers"
         )
-    model = _load_strictly(getattr(transformers, class_name), folder, transformers=transformers)
+    model = _load_strictly(
+        getattr(transformers, class_name), folder, transformers=transformers, optional=family.optional
+    )
     config = model.config
     size = _square(getattr(config, family.size), field=family.size, config_file=config_file)
+    if family.frames is None and preprocessing.size is not None:
+        # networks for images resize their position embeddings; DINOv2, for one, is published at 518 pixels
+        # with a crop of 224
+        size = preprocessing.size
     if preprocessing.size not in (None, size):
         raise InputError(
             f"{preprocessing.file} crops to {preprocessing.size} pixels, but {config_file} states "
             f"{family.size} = {size}; one of the two belongs to another checkpoint"
         )
     encoder, pooling = family.build(model, config)
-    frames = int(getattr(config, family.frames))
+    frames = _IMAGES if family.frames is None else int(getattr(config, family.frames))
     return encoder, BackboneSpec(
         name=name,
         architecture=class_name,
@@ -105,7 +114,7 @@ def _architecture(stated: dict[str, Any], *, config_file: Path) -> tuple[_Family
     return family, class_name
 
 
-def _load_strictly(cls: Any, folder: Path, *, transformers: ModuleType) -> Any:
+def _load_strictly(cls: Any, folder: Path, *, transformers: ModuleType, optional: str) -> Any:
     with _quiet(transformers), torch.random.fork_rng(devices=[]):
         try:
             model, report = cls.from_pretrained(
@@ -117,6 +126,8 @@ def _load_strictly(cls: Any, folder: Path, *, transformers: ModuleType) -> Any:
             )
         except Exception as error:  # whatever the library raises here, the folder is what it could not take
             raise DataError(f"{folder}: {cls.__name__} cannot be loaded: {str(error).strip()}") from error
+    missing = report.get("missing_keys") or ()
+    report["missing_keys"] = [key for key in missing if not re.fullmatch(optional, key)]
     problems = [
         f"{what} {_names(report.get(key) or ())}"
         for key, what in (
@@ -185,6 +196,15 @@ def _vjepa2(model: Any, config: Any) -> tuple[nn.Module, str]:
     return VJEPA2Encoder(getattr(model, "vjepa2", model).encoder), "mean of the encoder's tokens"
 
 
+def _image(model: Any, config: Any) -> tuple[nn.Module, str]:
+    body = getattr(model, model.base_model_prefix, model)
+    if getattr(body, "pooler", None) is not None:
+        body.pooler = None
+    return ImageEncoder(body), "CLS token of each frame after the final normalisation, mean over the frames"
+
+
+_IMAGES = 16  # frames in a clip of a network for images
+
 _FAMILIES: dict[str, _Family] = {
     "videomae": _Family(
         classes=("VideoMAEModel", "VideoMAEForPreTraining", "VideoMAEForVideoClassification"),
@@ -209,5 +229,22 @@ _FAMILIES: dict[str, _Family] = {
         size="crop_size",
         stride=lambda frames: 4,
         build=_vjepa2,
+    ),
+    "vit": _Family(
+        classes=("ViTModel", "ViTForImageClassification"),
+        since="4.6",
+        frames=None,
+        size="image_size",
+        stride=lambda frames: 4,
+        build=_image,
+        optional=r"pooler\..*",
+    ),
+    "dinov2": _Family(
+        classes=("Dinov2Model", "Dinov2ForImageClassification"),
+        since="4.31",
+        frames=None,
+        size="image_size",
+        stride=lambda frames: 4,
+        build=_image,
     ),
 }
