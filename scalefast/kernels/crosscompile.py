@@ -19,7 +19,7 @@ from scalefast.kernels.ops.compilation import ARCHITECTURES, Compiled, Shipped, 
 
 __all__ = ["KERNEL_FOLDERS", "Row", "compile_all", "main", "shipped_kernels"]
 
-KERNEL_FOLDERS = ("set_embedding", "set_attention", "sparse_infonce", "view_sampling")
+KERNEL_FOLDERS = ("philox", "set_embedding", "set_attention", "sparse_infonce", "view_sampling")
 """Folders of `kernels/` that have Triton kernels."""
 
 
