@@ -10,6 +10,7 @@ from scalefast.backbones.r3d import R3DConfig
 from scalefast.backbones.slow import SlowFile
 from scalefast.backbones.svt import SVTFile
 from scalefast.backbones.videomae import VideoMAEFile
+from scalefast.backbones.vjepa2 import VJEPA2File
 
 __all__ = ["REGISTRY", "NamedBackbone"]
 
@@ -68,13 +69,19 @@ REGISTRY: dict[str, NamedBackbone] = {
         hub_id="facebook/timesformer-base-finetuned-k400",
     ),
     "vjepa2-l": NamedBackbone(
-        summary="V-JEPA 2 ViT-L, 64 frames of 256 x 256", hub_id="facebook/vjepa2-vitl-fpc64-256"
+        summary="V-JEPA 2 ViT-L, 64 frames of 256 x 256",
+        hub_id="facebook/vjepa2-vitl-fpc64-256",
+        checkpoint=VJEPA2File(),
     ),
     "vjepa2-h": NamedBackbone(
-        summary="V-JEPA 2 ViT-H, 64 frames of 256 x 256", hub_id="facebook/vjepa2-vith-fpc64-256"
+        summary="V-JEPA 2 ViT-H, 64 frames of 256 x 256",
+        hub_id="facebook/vjepa2-vith-fpc64-256",
+        checkpoint=VJEPA2File(label="H", width=1280, depth=32),
     ),
     "vjepa2-g": NamedBackbone(
-        summary="V-JEPA 2 ViT-g, 64 frames of 256 x 256", hub_id="facebook/vjepa2-vitg-fpc64-256"
+        summary="V-JEPA 2 ViT-g, 64 frames of 256 x 256",
+        hub_id="facebook/vjepa2-vitg-fpc64-256",
+        checkpoint=VJEPA2File(label="g", width=1408, depth=40, heads=22, mlp_ratio=48 / 11),
     ),
     "svt-b": NamedBackbone(
         summary="SVT, self-supervised TimeSformer-B, 8 x 224 x 224; its authors' checkpoint file only",
