@@ -95,7 +95,7 @@ def dropout_keep8(seed, step, row, site, block, limit):
 # the mask again costs less than saving and reading it.
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["site", "limit", "numbers", "blocks", "total"])
 def dropout_kernel(
     p_x,
     p_out,

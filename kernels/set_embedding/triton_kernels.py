@@ -3,6 +3,8 @@
 Legend: a tile is `ROWS` tokens by `WIDTH` channels; `o_h` channels, `i_set` and `clip` where a token lies (slot 0 of a
 set is CLS, slot 1 + v its clip v), `live` rows that exist, `inside` channels that exist. Row numbers are int32,
 addresses int64. Everything here moves memory once and computes next to nothing.
+
+Numbers that do not help the compiler (`do_not_specialize`) would only have it compile anew when a batch differs.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ __all__ = [
 _MASK_SITE = tl.constexpr(int(Site.MASK))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["threshold", "total", "clips"])
 def embed_kernel(
     p_x,
     p_position,
@@ -86,7 +88,7 @@ def embed_kernel(
     tl.store(p_out, b_out.to(dtype), mask=live[:, None] & inside[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["total", "clips"])
 def embed_backward_kernel(
     p_grad,
     p_mask,
@@ -134,7 +136,7 @@ def embed_backward_kernel(
     tl.store(p_partial + width, tl.sum(b_cls, 0), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["programs"])
 def sum_kernel(p_partial, p_token, p_cls, programs, width, SHARES: tl.constexpr, COLUMNS: tl.constexpr):
     """Sums the programs' shares in their order: the mask token's gradient and CLS's, one a program of axis 1."""
     o_h = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
@@ -152,7 +154,7 @@ def sum_kernel(p_partial, p_token, p_cls, programs, width, SHARES: tl.constexpr,
         tl.store(p_cls + o_h, total.to(p_cls.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["total"])
 def count_kernel(p_mask, p_counts, total, CHUNK: tl.constexpr):
     """Masked tokens of each chunk: int32."""
     o = tl.program_id(0) * CHUNK + tl.arange(0, CHUNK)
@@ -160,7 +162,7 @@ def count_kernel(p_mask, p_counts, total, CHUNK: tl.constexpr):
     tl.store(p_counts + tl.program_id(0), tl.sum(b_mask.to(tl.int32), 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["total", "clips", "capacity", "chunks", "blocks"])
 def place_kernel(
     p_tokens,
     p_mask,
@@ -224,7 +226,7 @@ def place_kernel(
             tl.store(p_count, count)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["total"])
 def spread_kernel(p_grad, p_rank, p_out, total, width, ROWS: tl.constexpr, WIDTH: tl.constexpr):
     """The gather's gradient: every token takes the row of its rank, or zeros if it has none (-1)."""
     token = tl.program_id(0) * ROWS + tl.arange(0, ROWS)

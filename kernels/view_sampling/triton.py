@@ -34,7 +34,7 @@ def _keys(seed, step, video, o_clip, clips):
     return tl.where(o_clip < clips, word.to(tl.int64) * 65536 + o_clip, _LAST)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["videos", "clips", "chosen"])
 def sample_kernel(
     p_bank,
     p_positions,
