@@ -43,13 +43,27 @@ class Args:
     """Results file to write."""
 
     protocols: Annotated[
-        tuple[Literal["knn", "linear", "linear_clips", "low_shot", "retrieval", "clustering"], ...],
+        tuple[
+            Literal[
+                "knn",
+                "linear",
+                "linear_clips",
+                "low_shot",
+                "retrieval",
+                "clustering",
+                "nonlinear",
+                "attention",
+                "attentive",
+            ],
+            ...,
+        ],
         tyro.conf.arg(aliases=["--protocol"]),
     ] = ("knn", "linear")
     """knn: 20 neighbours, temperature .07. linear: logistic regression on one vector a video; linear_clips: on
     one a clip, averaged over the views of a test video; low_shot: on 1, 5, 10, 25% and on 1, 5, 10 labelled videos
     a class, mean of 5 draws. retrieval: R@1, 5, 10, 20 from test to training videos. clustering: k-means of the
-    test videos, NMI and ARI."""
+    test videos, NMI and ARI. nonlinear: SCALE trained on with labels, beside SCALE from scratch, an MLP, attention
+    pooling and an attentive probe. attention, attentive: attention pooling and attentive probe over the clips."""
 
     seed: int = 0
     """Seed of validation splits, draws of labelled videos, starts of the clustering and intervals."""

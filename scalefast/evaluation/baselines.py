@@ -16,14 +16,17 @@ from scalefast.evaluation.representations import Representations
 if TYPE_CHECKING:
     from scalefast.model import SCALE
 
-__all__ = ["BASELINES", "COLUMNS", "TITLES", "Columns", "initial_model", "initial_seed"]
+__all__ = ["BASELINES", "COLUMNS", "TITLES", "TRAINED_BASELINES", "Columns", "initial_model", "initial_seed"]
 
 BASELINES = ("mean", "mean_std", "max", "random_cls", "random_recommended")
 """Columns without anything learnt by SCALE. The two random ones are CLS and recommended representation of a
 model with random weights: what the architecture, the clips' positions and more dimensions give by themselves."""
 
+TRAINED_BASELINES = ("mlp", "attention_pool", "attentive_probe", "scratch")
+"""Columns of the nonlinear protocol that owe nothing to pretraining."""
+
 COLUMNS = (*BASELINES, "refined", "cls", "ensemble", "recommended")
-"""All columns of a table, baselines first."""
+"""All columns of a table, baselines first; the nonlinear protocol has its own."""
 
 TITLES = {
     "mean": "mean pooling",
@@ -33,6 +36,11 @@ TITLES = {
     "random_recommended": "untrained SCALE (recommended)",
     "recommended": "SCALE (recommended)",
     "ensemble": "SCALE (ensemble)",
+    "mlp": "an MLP",
+    "attention_pool": "attention pooling",
+    "attentive_probe": "an attentive probe",
+    "scratch": "SCALE from scratch",
+    "finetuned": "SCALE (fine-tuned)",
 }
 """What a sentence calls a column."""
 

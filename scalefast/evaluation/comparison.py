@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from scalefast.evaluation.baselines import BASELINES, TITLES
+from scalefast.evaluation.baselines import BASELINES, TITLES, TRAINED_BASELINES
 from scalefast.evaluation.bootstrap import bootstrap_interval, sign_flip_p_value
 
-__all__ = ["PROTOCOL_NAMES", "Difference", "best_baseline", "our_column", "summary", "verdict"]
+__all__ = ["PROTOCOL_NAMES", "RIVALS", "Difference", "best_baseline", "our_column", "summary", "verdict"]
 
 PROTOCOL_NAMES = {
     "knn": "k-NN",
@@ -22,8 +22,14 @@ PROTOCOL_NAMES = {
     **{f"retrieval_r{rank}": f"retrieval R@{rank}" for rank in (1, 5, 10, 20)},
     "clustering_nmi": "clustering NMI",
     "clustering_ari": "clustering ARI",
+    "nonlinear": "nonlinear",
+    "attention": "attention pooling",
+    "attentive": "attentive probe",
 }
 """What tables and sentences call the rows of results.json."""
+
+RIVALS = (*BASELINES, *TRAINED_BASELINES)
+"""All columns that SCALE has to beat."""
 
 SIGNIFICANT = 0.05
 """p-value below which a difference counts as one."""
@@ -71,8 +77,8 @@ class Difference:
 
 
 def our_column(row: Mapping[str, float]) -> str:
-    """The representation that speaks for SCALE: the recommended one, else the ensemble."""
-    return "recommended" if "recommended" in row else "ensemble"
+    """The column that speaks for SCALE: the recommended representation, the fine-tuned SCALE, or the ensemble."""
+    return next((name for name in ("recommended", "finetuned") if name in row), "ensemble")
 
 
 def best_baseline(row: Mapping[str, float]) -> str:
@@ -80,7 +86,7 @@ def best_baseline(row: Mapping[str, float]) -> str:
 
     It is the highest on the test videos themselves, so it has had luck on its side, and SCALE has not.
     """
-    return max((name for name in BASELINES if name in row), key=row.__getitem__)
+    return max((name for name in RIVALS if name in row), key=row.__getitem__)
 
 
 def verdict(protocol: str, row: Mapping[str, float], difference: Difference | None = None) -> str:
@@ -95,7 +101,7 @@ def verdict(protocol: str, row: Mapping[str, float], difference: Difference | No
     ours, theirs = our_column(row), best_baseline(row)
     gap = 100 * (row[ours] - row[theirs])
     side = "equal to" if abs(gap) < 0.05 else f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'}"
-    rivals = sum(other in row for other in BASELINES)
+    rivals = sum(other in row for other in RIVALS)
     best = f", the best of {rivals} baselines" if rivals > 1 else ""
     text = (
         f"{name}: {TITLES[ours]} is {side} {TITLES[theirs]}{best}, "

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from scalefast.errors import InputError
-from scalefast.evaluation import low_shot
+from scalefast.evaluation import low_shot, trained
 from scalefast.evaluation._outcome import Outcome, Split
 from scalefast.evaluation.baselines import COLUMNS
 from scalefast.evaluation.clustering import (
@@ -28,7 +28,17 @@ from scalefast.evaluation.retrieval import RANKS, retrieval_hits
 
 __all__ = ["PROTOCOLS", "Protocol", "Rows", "check_protocols", "run_protocol"]
 
-Protocol = Literal["knn", "linear", "linear_clips", "low_shot", "retrieval", "clustering"]
+Protocol = Literal[
+    "knn",
+    "linear",
+    "linear_clips",
+    "low_shot",
+    "retrieval",
+    "clustering",
+    "nonlinear",
+    "attention",
+    "attentive",
+]
 """
 knn: k-NN on one row a video, k = 20, T = 0.07, each split centred by its own mean.
 linear: linear probe on one row a video.
@@ -36,6 +46,9 @@ linear_clips: linear probe on one row a clip, the logits of a test video's clips
 low_shot: linear probe on a part of the training videos, mean of 5 draws.
 retrieval: whether one of the k nearest training videos has the class, k = 1, 5, 10, 20.
 clustering: k-means of the test videos, NMI and ARI against the classes.
+nonlinear: SCALE trained on with labels, beside SCALE from scratch, an MLP, attention pooling, an attentive probe.
+attention: attention pooling trained with labels, over the clips.
+attentive: an attentive probe (cross-attention with one query), over the clips.
 """
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
@@ -180,6 +193,9 @@ _RUN: dict[Protocol, Callable[[Split, Split, int], Rows]] = {
     "low_shot": _low_shot,
     "retrieval": _retrieval,
     "clustering": _clustering,
+    "nonlinear": trained.nonlinear,
+    "attention": trained.attention,
+    "attentive": trained.attentive,
 }
 
 

@@ -178,10 +178,11 @@ def read_results(path: str | os.PathLike[str]) -> tuple[dict[str, dict[str, floa
             and row
             and all(_is_accuracy(value, lowest(protocol)) for value in row.values())
         )
-        if not numbers or not {"mean", "ensemble"} <= row.keys():
+        if not numbers or not ({"mean", "ensemble"} <= row.keys() or {"finetuned", "scratch"} <= row.keys()):
             raise DataError(
                 f"{path}: field {protocol!r}: expected {{representation: accuracy in [0, 1]}} with 'mean' "
-                f"and 'ensemble' among the representations, got {json.dumps(row)[:80]}"
+                f"and 'ensemble' among the representations (fine-tuning: 'finetuned' and "
+                f"'scratch'), got {json.dumps(row)[:80]}"
             )
     if not accuracies:
         raise DataError(f"{path}: no results in it")

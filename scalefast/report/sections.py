@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from scalefast.evaluation.baselines import BASELINES
 from scalefast.evaluation.comparison import (
     PROTOCOL_NAMES,
+    RIVALS,
     Difference,
     best_baseline,
     our_column,
@@ -29,6 +29,11 @@ COLUMN_NAMES = {
     "random_cls": "untrained CLS",
     "random_recommended": "untrained recommended",
     "cls": "CLS",
+    "mlp": "MLP",
+    "attention_pool": "attention pooling",
+    "attentive_probe": "attentive probe",
+    "scratch": "from scratch",
+    "finetuned": "fine-tuned",
 }
 CURVES = {
     "loss": ("total", "#1d2530"),
@@ -59,8 +64,8 @@ def results(
     """The table: a row a protocol, what one has without SCALE beside everything of SCALE."""
     names = list(dict.fromkeys(name for row in accuracies.values() for name in row))
     groups = {
-        "without SCALE": [name for name in names if name in BASELINES],
-        "SCALE": [name for name in names if name not in BASELINES],
+        "without SCALE": [name for name in names if name in RIVALS],
+        "SCALE": [name for name in names if name not in RIVALS],
     }
     columns = [name for group in groups.values() for name in group]
     head = "".join(f"<th>{escape(COLUMN_NAMES.get(name, name))}</th>" for name in columns)

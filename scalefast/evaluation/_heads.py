@@ -1,0 +1,137 @@
+"""Classifiers that are trained by gradient descent on the clips of a video, each from sets to logits.
+
+Every head takes `tokens [B, V, W]`, `positions [B, V, 7]`, `lengths [B]` (clips of each set, the rest is padding)
+and a state for dropout, and gives logits `[B, V, C]` a clip or `[B, 1, C]` a video.
+
+Legend: `B` videos, `V` clips, `W` width of a clip's features, `D` backbone feature, `H` SCALE's width, `C` classes.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scalefast.kernels import RandomState
+from scalefast.model import padding
+
+if TYPE_CHECKING:
+    from scalefast.model import SCALE
+
+__all__ = ["AttentionPooling", "AttentiveProbe", "ClipLinear", "ClipMLP", "Head", "ScaleClassifier"]
+
+MLP_WIDTHS = (2048, 2048, 512)
+"""The paper's MLP baseline."""
+
+
+class Head(nn.Module):
+    """Standardises clip features by the training clips, so that one range of learning rates fits all backbones."""
+
+    def __init__(self, rows: Tensor) -> None:
+        super().__init__()
+        mean, scale = rows.float().mean(0), rows.float().std(0, unbiased=False)
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", scale.masked_fill(scale <= 1e-6 * (1 + mean.abs()), 1.0))
+
+    def standardised(self, tokens: Tensor) -> Tensor:
+        """`[B, V, W]`, each column with mean 0 and deviation 1 over the training clips."""
+        assert isinstance(self.mean, Tensor) and isinstance(self.scale, Tensor)
+        return (tokens - self.mean) / self.scale
+
+
+class ClipLinear(Head):
+    """A linear layer on every clip."""
+
+    def __init__(self, rows: Tensor, num_classes: int) -> None:
+        super().__init__(rows)
+        self.linear = nn.Linear(rows.shape[1], num_classes)
+
+    def forward(self, tokens: Tensor, positions: Tensor, lengths: Tensor, rng: RandomState) -> Tensor:
+        """`[B, V, C]`."""
+        return self.linear(self.standardised(tokens))
+
+
+class ClipMLP(Head):
+    """An MLP W-2048-2048-512 (ReLU) and a linear layer on every clip: as many weights as SCALE, and no set."""
+
+    def __init__(self, rows: Tensor, num_classes: int, *, widths: tuple[int, ...] = MLP_WIDTHS) -> None:
+        super().__init__(rows)
+        sizes = (rows.shape[1], *widths)
+        layers = [part for a, b in itertools.pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU())]
+        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], num_classes))
+
+    def forward(self, tokens: Tensor, positions: Tensor, lengths: Tensor, rng: RandomState) -> Tensor:
+        """`[B, V, C]`."""
+        return self.layers(self.standardised(tokens))
+
+
+class ScaleClassifier(Head):
+    """SCALE, trained too, and a linear layer on [backbone feature, CLS] of every clip, as the released code has it."""
+
+    def __init__(self, rows: Tensor, num_classes: int, *, model: SCALE) -> None:
+        super().__init__(rows)
+        self.model = copy.deepcopy(model)
+        self.linear = nn.Linear(rows.shape[1] + model.hidden_dim, num_classes)
+
+    def forward(self, tokens: Tensor, positions: Tensor, lengths: Tensor, rng: RandomState) -> Tensor:
+        """`[B, V, C]`."""
+        video = self.model(tokens, positions, lengths=lengths, rng=rng).video
+        cls = video[:, None].expand(-1, tokens.shape[1], -1)
+        return self.linear(torch.cat([self.standardised(tokens), cls], dim=-1))
+
+
+class AttentionPooling(Head):
+    """One weight a clip, the softmax of a learned linear score, then a linear layer.
+
+    The score starts at 0, so it begins as mean pooling.
+    """
+
+    def __init__(self, rows: Tensor, num_classes: int) -> None:
+        super().__init__(rows)
+        self.score = nn.Linear(rows.shape[1], 1, bias=False)
+        nn.init.zeros_(self.score.weight)
+        self.linear = nn.Linear(rows.shape[1], num_classes)
+
+    def forward(self, tokens: Tensor, positions: Tensor, lengths: Tensor, rng: RandomState) -> Tensor:
+        """`[B, 1, C]`."""
+        tokens = self.standardised(tokens)
+        absent = padding(lengths, tokens.shape[1])
+        weight = self.score(tokens)[..., 0].masked_fill(absent, -torch.inf).softmax(1)
+        return self.linear((weight[..., None] * tokens).sum(1))[:, None]
+
+
+class AttentiveProbe(Head):
+    """V-JEPA's probe: a learned query attends to the clips of a video, an MLP of ratio 4 follows, then a linear layer.
+
+    Bardes et al., "Revisiting Feature Prediction for Learning Visual Representations from Video" (2024): a
+    cross-attention block with one query. There the tokens are patches; here they are the clips of the store.
+    """
+
+    def __init__(self, rows: Tensor, num_classes: int) -> None:
+        super().__init__(rows)
+        width = rows.shape[1]
+        self.heads = next(heads for heads in (16, 12, 8, 4, 2, 1) if width % heads == 0)
+        self.query = nn.Parameter(0.02 * torch.randn(width))
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.q, self.kv, self.out = (
+            nn.Linear(width, width),
+            nn.Linear(width, 2 * width),
+            nn.Linear(width, width),
+        )
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.linear = nn.Linear(width, num_classes)
+
+    def forward(self, tokens: Tensor, positions: Tensor, lengths: Tensor, rng: RandomState) -> Tensor:
+        """`[B, 1, C]`."""
+        tokens = self.norm1(self.standardised(tokens))
+        query = self.query.expand(len(tokens), 1, -1)
+        parts = (self.q(query), *self.kv(tokens).chunk(2, dim=-1))
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
+        present = ~padding(lengths, tokens.shape[1])[:, None, None]
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=present)
+        x = query + self.out(attended.transpose(1, 2).flatten(2))
+        return self.linear(x + self.mlp(self.norm2(x)))
