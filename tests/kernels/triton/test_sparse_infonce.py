@@ -215,6 +215,26 @@ def test_large_logits_do_not_overflow(form, device):
     assert torch.isfinite(out.loss) and torch.isfinite(q.grad).all() and out.rows[0] == 0
 
 
+def test_logits_far_below_zero(form, device, within_error):
+    # Absent keys of the last tile would count as 0, which is far above all that are there.
+    g = torch.Generator().manual_seed(3)
+    q = -10 - torch.rand(7, 4, generator=g).to(device)
+    k = 10 + torch.rand(9, 4, generator=g).to(device)
+    positives, groups = torch.arange(7, device=device), torch.zeros(9, dtype=torch.int64, device=device)
+    extra = {"query_groups": groups[:7], "key_groups": groups, "same_group": "positive"}
+    for options in ({}, extra):
+        results = []
+        for cast in (torch.float32, torch.float64):
+            leaves = [x.to(cast).clone().requires_grad_() for x in (q, k)]
+            if cast == torch.float32:
+                rows = kernels.sparse_infonce(*leaves, positives, temperature=0.1, **options).rows
+            else:
+                rows, _ = dense(*leaves, positives, 0.1, **options)
+            results.append([rows.detach(), *torch.autograd.grad(rows.sum(), leaves)])
+        for got, want in zip(*results, strict=True):
+            torch.testing.assert_close(got.double(), want, rtol=0.2 if CUDA else 1e-2, atol=5 if CUDA else 1e-2)
+
+
 def test_no_valid_row_and_nothing_at_all(form, device):
     q, k = (torch.randn(rows, 3, device=device, requires_grad=True) for rows in (5, 4))
     out = kernels.sparse_infonce(q, k, torch.full((5,), -1, device=device), temperature=0.2, normalize=True)
