@@ -21,9 +21,9 @@ __all__ = ["embed_drawn", "embed_sets", "gather_masked", "shipped"]
 
 _WARPS = 4
 _ELEMENTS = 2048  # a tile: 16 elements a thread, two 16-byte loads in bf16
-_BACKWARD_BYTES = 16384  # a tile: four 16-byte loads a thread
+_BACKWARD_BYTES = 8192  # a tile: two 16-byte loads a thread
 _BACKWARD_WARPS = 8
-_PROGRAMS = 256  # that share the sums of the tokens' gradients; fixed, so that any GPU gives the same bits
+_PROGRAMS = 512  # that share the sums of the tokens' gradients; fixed, so that any GPU gives the same bits
 
 
 # Embedding, forward

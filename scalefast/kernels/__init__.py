@@ -15,7 +15,13 @@ from scalefast.kernels._backend import OpBackend, backend
 from scalefast.kernels.ops import philox
 from scalefast.kernels.ops.philox import RandomState
 from scalefast.kernels.ops.set_attention import SetLayout, set_attention
-from scalefast.kernels.ops.set_embedding import default_capacity, draw_mask, embed_sets, gather_masked
+from scalefast.kernels.ops.set_embedding import (
+    default_capacity,
+    draw_mask,
+    embed_drawn_sets,
+    embed_sets,
+    gather_masked,
+)
 from scalefast.kernels.ops.sparse_infonce import InfoNCE, sparse_infonce
 from scalefast.kernels.ops.view_sampling import draw_views, sample_views
 
@@ -28,6 +34,7 @@ __all__ = [
     "default_capacity",
     "draw_mask",
     "draw_views",
+    "embed_drawn_sets",
     "embed_sets",
     "gather_masked",
     "philox",

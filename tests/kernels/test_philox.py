@@ -115,3 +115,31 @@ def test_wrong_state_is_refused():
     rng = RandomState.create(0, rows=torch.arange(3))
     with pytest.raises(ValueError, match=r"p = 1\.0"):
         philox.dropout_multiplier(rng, site=16, blocks=torch.arange(1), p=1.0, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 5), (4, 16), (4, 0, 3)], ids=str)
+def test_activations_are_dropped_by_their_place_in_the_set(shape):
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    rng = RandomState.create(3, rows=torch.arange(4))
+    out = philox.dropout(x, rng, site=philox.Site.HIDDEN_DROPOUT, p=0.25)
+    numbers = x[0].numel()
+    drawn = philox.dropout_multiplier(
+        rng,
+        site=philox.Site.HIDDEN_DROPOUT,
+        blocks=torch.arange(-(-numbers // 8)),
+        p=0.25,
+        dtype=x.dtype,
+        lanes=numbers,
+    )
+    assert torch.equal(out, x * drawn.view(shape))
+    out.sum().backward()
+    assert torch.equal(x.grad, drawn.view(shape))
+    assert philox.dropout(x, rng, site=18, p=0.0) is x
+
+
+def test_dropout_refuses_sets_that_are_not_the_states():
+    rng = RandomState.create(3, rows=torch.arange(4))
+    with pytest.raises(ValueError, match=r"floating \[4, ...\]; got \(3, 5\)"):
+        philox.dropout(torch.randn(3, 5), rng, site=18, p=0.5)
+    with pytest.raises(ValueError, match=r"p = -0\.5"):
+        philox.dropout(torch.randn(4, 5), rng, site=18, p=-0.5)

@@ -126,3 +126,15 @@ def test_bad_input_is_named():
         kernels.gather_masked(x, torch.ones(2, 3).bool(), capacity=0)
     with pytest.raises(ValueError, match=r"probability = 1\.5"):
         kernels.draw_mask(RandomState.create(0, rows=torch.arange(2)), clips=3, probability=1.5)
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
+def test_embedding_with_a_drawn_mask(probability):
+    x, pos, _, mask_token, cls = make((6, 5, 8), "absent", torch.float32)
+    rng = RandomState.create(4, step=2, rows=torch.arange(6) * 7)
+    tokens, mask = kernels.embed_drawn_sets(x, pos, mask_token, cls, rng=rng, probability=probability)
+    assert torch.equal(mask, kernels.draw_mask(rng, clips=5, probability=probability))
+    assert torch.equal(tokens, by_hand(x, pos, mask, mask_token, cls))
+    with pytest.raises(ValueError, match="one row for each of 6 sets; got 2"):
+        few = rng.with_rows(rng.rows[:2])
+        kernels.embed_drawn_sets(x, pos, mask_token, cls, rng=few, probability=probability)
