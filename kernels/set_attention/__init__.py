@@ -16,11 +16,12 @@ from ..philox import RandomState
 from . import backends, reference
 from .layout import MAX_TILE_TOKENS, SetLayout
 
-__all__ = ["AttentionBackend", "SetLayout", "set_attention"]
+__all__ = ["AttentionBackend", "SetLayout", "set_attention", "set_attention_qkv"]
 
 AttentionBackend = Literal["auto", "reference", "triton", "sdpa", "flash-attn", "xformers", "varlen"]
 _BACKENDS = ("auto", "reference", "triton", *backends.PEERS)
 _MAX_TRITON_HEAD_DIM = 128
+_TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def set_attention(
@@ -58,6 +59,49 @@ def set_attention(
         ValueError: shapes, dtypes, devices or lengths do not fit; a backend that cannot serve the call.
         ImportError: the backend asked for is not installed.
     """
+    return _attend(q, k, v, None, lengths, layout, dropout_p, rng, attention_backend)
+
+
+def set_attention_qkv(
+    qkv: Tensor,
+    *,
+    lengths: Tensor | None = None,
+    layout: SetLayout | None = None,
+    dropout_p: float = 0.0,
+    rng: RandomState | Tensor | None = None,
+    attention_backend: AttentionBackend = "auto",
+) -> Tensor:
+    """`set_attention(*qkv.unbind(-3), ...)` of one projection, with its gradient in one piece.
+
+    Autograd would copy the gradients of q, k and v together again; Triton's backward kernel writes them so.
+
+    Args:
+        qkv: [B, N, 3, h, d] padded, or [T, 3, h, d] packed, floating.
+        lengths, layout, dropout_p, rng, attention_backend: as in `set_attention`.
+
+    Returns:
+        [B, N, h, d] or [T, h, d].
+
+    Raises:
+        ValueError, ImportError: as in `set_attention`.
+    """
+    if qkv.ndim not in (4, 5) or qkv.shape[-3] != 3:
+        raise ValueError(f"qkv must be [B, N, 3, h, d] or packed [T, 3, h, d]; got {qkv.shape = }")
+    q, k, v = qkv.unbind(-3)
+    return _attend(q, k, v, qkv, lengths, layout, dropout_p, rng, attention_backend)
+
+
+def _attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    qkv: Tensor | None,
+    lengths: Tensor | None,
+    layout: SetLayout | None,
+    dropout_p: float,
+    rng: RandomState | Tensor | None,
+    attention_backend: str,
+) -> Tensor:
     _check_tensors(q, k, v, packed=q.ndim == 3)
     if attention_backend not in _BACKENDS:
         raise ValueError(f"attention_backend must be one of {_BACKENDS}; got {attention_backend!r}")
@@ -82,6 +126,10 @@ def set_attention(
     if backend == "triton":
         from . import triton as fused  # imported late: most machines have no Triton
 
+        if qkv is not None and layout is not None:
+            return fused.packed_attention_qkv(qkv, layout=layout, dropout_p=dropout_p, rng=state)
+        if qkv is not None:
+            return fused.padded_attention_qkv(qkv, lengths=lengths, dropout_p=dropout_p, rng=state)
         implementation = fused
     out: Tensor
     if layout is not None:
@@ -95,8 +143,13 @@ def _backend(wish: str, q: Tensor, *, longest: int, ragged: bool, dropout_p: flo
     """Who serves a call."""
     fits = longest <= MAX_TILE_TOKENS and q.shape[-1] <= _MAX_TRITON_HEAD_DIM
     if wish == "triton":
-        if q.dtype == torch.float64 or not serves_triton("set_attention", q):
-            why = "fp64 is the reference's" if q.dtype == torch.float64 else choose(q.device).reason
+        if q.dtype not in _TRITON_DTYPES or not serves_triton("set_attention", q):
+            served = q.dtype in _TRITON_DTYPES
+            why = (
+                choose(q.device).reason
+                if served
+                else f"its kernels serve fp32, fp16 and bf16; got {q.dtype = }"
+            )
             raise ValueError(f"attention_backend='triton' cannot serve this call: {why}")
         if not fits:
             raise ValueError(
@@ -106,7 +159,7 @@ def _backend(wish: str, q: Tensor, *, longest: int, ragged: bool, dropout_p: flo
         return "triton"
     if wish != "auto":
         return wish
-    if fits and serves_triton("set_attention", q):
+    if fits and q.dtype in _TRITON_DTYPES and serves_triton("set_attention", q):
         return "triton"
     if dropout_p > 0.0 or q.dtype == torch.float64:
         return "reference"

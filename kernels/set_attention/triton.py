@@ -46,6 +46,24 @@ def packed_attention(
     return _forward(q, k, v, None, tiles, owners, layout.offsets, state, rows, longest, dropout_p, layer)
 
 
+def padded_attention_qkv(
+    qkv: Tensor, *, lengths: Tensor | None, dropout_p: float, rng: RandomState | None
+) -> Tensor:
+    """`padded_attention` on one projection [B, N, 3, h, d], whose gradient is written in one piece."""
+    state, rows, layer = _random(rng)
+    return _forward_qkv(qkv, lengths, None, None, None, state, rows, qkv.shape[1], dropout_p, layer)
+
+
+def packed_attention_qkv(
+    qkv: Tensor, *, layout: SetLayout, dropout_p: float, rng: RandomState | None
+) -> Tensor:
+    """`packed_attention` on one projection [T, 3, h, d]."""
+    state, rows, layer = _random(rng)
+    tiles, owners = layout.tiles()
+    longest = layout.max_length
+    return _forward_qkv(qkv, None, tiles, owners, layout.offsets, state, rows, longest, dropout_p, layer)
+
+
 def _random(rng: RandomState | None) -> tuple[Tensor | None, Tensor | None, int]:
     return (None, None, 0) if rng is None else (rng.state, rng.rows, rng.layer)
 
@@ -113,6 +131,70 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _forward.register_autograd(_gradients, setup_context=_setup_context)
+
+
+@torch.library.custom_op("scalefast::set_attention_qkv_forward", mutates_args=())
+def _forward_qkv(
+    qkv: Tensor,
+    lengths: Tensor | None,
+    tiles: Tensor | None,
+    owners: Tensor | None,
+    offsets: Tensor | None,
+    state: Tensor | None,
+    rows: Tensor | None,
+    longest: int,
+    dropout_p: float,
+    layer: int,
+) -> Tensor:
+    q, k, v = qkv.unbind(-3)
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    launch = _Launch(q, lengths, tiles, owners, offsets, state, rows, longest, dropout_p, layer)
+    launch(forward_kernel, (q, k, v), (out,), (q, k, v))
+    return out
+
+
+@_forward_qkv.register_fake
+def _(qkv, lengths, tiles, owners, offsets, state, rows, longest, dropout_p, layer):
+    return torch.empty((*qkv.shape[:-3], *qkv.shape[-2:]), dtype=qkv.dtype, device=qkv.device)
+
+
+@torch.library.custom_op("scalefast::set_attention_qkv_backward", mutates_args=())
+def _backward_qkv(
+    grad: Tensor,
+    qkv: Tensor,
+    lengths: Tensor | None,
+    tiles: Tensor | None,
+    owners: Tensor | None,
+    offsets: Tensor | None,
+    state: Tensor | None,
+    rows: Tensor | None,
+    longest: int,
+    dropout_p: float,
+    layer: int,
+) -> Tensor:
+    q, k, v = qkv.unbind(-3)
+    out = torch.empty(qkv.shape, dtype=qkv.dtype, device=qkv.device)
+    launch = _Launch(q, lengths, tiles, owners, offsets, state, rows, longest, dropout_p, layer)
+    a_token = 3 * q.shape[-2] * q.shape[-1]
+    launch(backward_kernel, (grad, q, k, v), out.unbind(-3), (grad, q, k, v), (a_token,))
+    return out
+
+
+@_backward_qkv.register_fake
+def _(grad, qkv, lengths, tiles, owners, offsets, state, rows, longest, dropout_p, layer):
+    return torch.empty(qkv.shape, dtype=qkv.dtype, device=qkv.device)
+
+
+def _setup_context_qkv(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:7])
+    ctx.numbers = inputs[7:]
+
+
+def _gradients_qkv(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return (_backward_qkv(grad, *ctx.saved_tensors, *ctx.numbers), *[None] * 9)
+
+
+_forward_qkv.register_autograd(_gradients_qkv, setup_context=_setup_context_qkv)
 
 
 @dataclass(frozen=True)

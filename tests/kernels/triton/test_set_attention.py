@@ -9,7 +9,7 @@ import torch
 
 from scalefast import kernels
 from scalefast.kernels import RandomState, SetLayout
-from scalefast.kernels.ops.set_attention import reference
+from scalefast.kernels.ops.set_attention import reference, set_attention_qkv
 from scalefast.kernels.ops.set_attention import triton as fused
 
 CUDA = torch.cuda.is_available()
@@ -176,6 +176,29 @@ def test_any_strides(device, within_error):
         within_error(one, two, three)
 
 
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+def test_one_projection_gives_the_same_bits_and_its_gradient_in_one_piece(packed, device, monkeypatch):
+    lengths = torch.tensor([3, 0, 5], device=device)
+    layout = SetLayout.from_lengths(lengths)
+    qkv, grad = make((8, 2, 16) if packed else (3, 5, 2, 16), torch.float32, device)
+    given = {"dropout_p": 0.3, "rng": state(device, 3, 0.3)}
+    given |= {"layout": layout} if packed else {"lengths": lengths}
+    separate = run(lambda *t: kernels.set_attention(*t, **given), qkv, grad)
+    compiled = torch.compile(lambda x: set_attention_qkv(x, **given), fullgraph=True, backend="aot_eager")
+    for function in (lambda x: set_attention_qkv(x, **given), compiled):
+        leaf = qkv.clone().requires_grad_()
+        out = function(leaf)
+        out.backward(grad)
+        assert torch.equal(out, separate[0])
+        assert torch.equal(leaf.grad, torch.stack(separate[1:], dim=-3))
+    drawn = (given["rng"].state, given["rng"].rows)
+    where = (None, *layout.tiles(), layout.offsets) if packed else (lengths, None, None, None)
+    arguments = (qkv.clone().requires_grad_(), *where, *drawn, 5, 0.3, 1)
+    torch.library.opcheck(fused._forward_qkv, arguments)
+    with pytest.raises(ValueError, match="qkv must be"):
+        set_attention_qkv(qkv.flatten(0, -2))
+
+
 def test_large_scores_do_not_overflow(device):
     q = torch.full((2, 3, 1, 16), 100.0, device=device)
     out = kernels.set_attention(q, q, q)
@@ -263,7 +286,7 @@ def test_auto_takes_the_kernels_and_leaves_what_they_do_not_serve(device, monkey
         q = torch.zeros(shape, dtype=dtype, device=device)
         kernels.set_attention(q, q, q)
         with pytest.raises(
-            ValueError, match=r"'triton' (serves sets of up to 128|cannot serve this call: fp64)"
+            ValueError, match=r"'triton' (serves sets of up to 128|cannot serve this call: its kernels)"
         ):
             kernels.set_attention(q, q, q, attention_backend="triton")
     assert calls == [served.shape]
