@@ -12,7 +12,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-__all__ = ["unit_rows"]
+from .launches import Launch, Tiles
+
+__all__ = ["unit_launches", "unit_rows"]
 
 EPSILON = 1e-12
 """Norms below it count as it, as in `F.normalize`."""
@@ -65,22 +67,41 @@ def unit_backward_kernel(
         tl.store(p_out + o_r[:, None] * D + o_d[None, :], b_out.to(p_out.dtype.element_ty), mask=m_tile)
 
 
-def blocks(rows: int, dim: int) -> tuple[tuple[int], dict[str, Any]]:
-    """Grid and constants of both kernels."""
+def _launch(name: str, kernel: Any, tensors: tuple[Tensor, ...], x: Tensor) -> Launch:
+    rows, dim = x.shape
     block_dim = min(1024, triton.next_power_of_2(dim))
     block_rows = max(1, 2048 // block_dim)
     constants = {"BLOCK_R": block_rows, "BLOCK_D": block_dim, "EPSILON": EPSILON}
-    return (triton.cdiv(rows, block_rows),), constants
+    label = f"sparse_infonce {name}, {str(x.dtype)[6:]} {rows} x {dim}"
+    return Launch(
+        label,
+        kernel,
+        (triton.cdiv(rows, block_rows),),
+        (*tensors, rows, dim),
+        constants,
+        Tiles(block_rows, 1, 4, 1),
+    )
+
+
+def _forward_launch(x: Tensor, out: Tensor, inverse: Tensor) -> Launch:
+    return _launch("unit rows", unit_kernel, (x, out, inverse), x)
+
+
+def _backward_launch(grad: Tensor, x: Tensor, inverse: Tensor, out: Tensor) -> Launch:
+    return _launch("unit rows backward", unit_backward_kernel, (grad, x, inverse, out), x)
+
+
+def unit_launches(x: Tensor) -> tuple[Launch, Launch]:
+    """Both kernels as they run on such rows: what ships."""
+    inverse = x.new_empty(len(x), dtype=torch.float32)
+    return _forward_launch(x, x, inverse), _backward_launch(x, x, inverse, x)
 
 
 @torch.library.custom_op("scalefast::unit_rows", mutates_args=())
 def _unit(x: Tensor) -> tuple[Tensor, Tensor]:
     x = x.contiguous()
     out, inverse = torch.empty_like(x), torch.empty(len(x), dtype=torch.float32, device=x.device)
-    grid, constants = blocks(*x.shape)
-    unit_kernel[grid](
-        x, out, inverse, *x.shape, **constants, num_warps=4, num_stages=1, enable_fp_fusion=True
-    )
+    _forward_launch(x, out, inverse).run()
     return out, inverse
 
 
@@ -93,10 +114,7 @@ def _(x: Tensor) -> tuple[Tensor, Tensor]:
 def _unit_backward(grad: Tensor, x: Tensor, inverse: Tensor) -> Tensor:
     grad, x = grad.contiguous(), x.contiguous()
     out = torch.empty_like(x)
-    grid, constants = blocks(*x.shape)
-    unit_backward_kernel[grid](
-        grad, x, inverse, out, *x.shape, **constants, num_warps=4, num_stages=1, enable_fp_fusion=True
-    )
+    _backward_launch(grad, x, inverse, out).run()
     return out
 
 

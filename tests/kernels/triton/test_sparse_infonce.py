@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional as F
 
 from scalefast import kernels
+from scalefast.kernels.ops.sparse_infonce import launches, unit_rows
 from scalefast.kernels.ops.sparse_infonce import triton as fused
-from scalefast.kernels.ops.sparse_infonce import unit_rows
 
 CUDA = torch.cuda.is_available()
 needs_cuda = pytest.mark.skipif(not CUDA, reason="needs CUDA")
@@ -132,21 +132,21 @@ def test_wide_rows(dim, dtype, tf32, device, within_error):
 
 @pytest.mark.parametrize("grouped", [None, "positive"])
 def test_strips_of_a_chunked_product(grouped, device, within_error, monkeypatch):
-    monkeypatch.setattr(fused, "STRIP_ELEMENTS", 100)  # 3 rows, or 4 keys
+    monkeypatch.setattr(launches, "STRIP_ELEMENTS", 100)  # 3 rows, or 4 keys
     assert fused.plan(23, 31, 9, torch.float32).form == "chunked"
     check_case((23, 31, 9), torch.float32, device, within_error, grouped=grouped)
 
 
 @pytest.mark.parametrize("processors", [1, 3, 1000])
 def test_the_split_of_the_keys_changes_rounding_only(processors, tf32, device, within_error, monkeypatch):
-    monkeypatch.setattr(fused, "_processors", lambda device: processors)
+    monkeypatch.setattr(launches, "_processors", lambda device: processors)
     check_case((67, 321, 16), torch.float32, device, within_error)
 
 
 def test_every_split_covers_all_steps():
-    tiles = fused._Tiles(64, 64, 4, 3, 2)
+    tiles = launches.Tiles(64, 64, 4, 3, 2)
     for rows, others in itertools.product((1, 64, 2048, 9000, 65536), (1, 64, 65, 8192, 65537)):
-        parts, each = fused._parts(rows, others, tiles, torch.device("cpu"))
+        parts, each = launches._parts(rows, others, tiles, torch.device("cpu"))
         steps = -(-others // 64)
         assert (parts - 1) * each < steps <= parts * each
         assert parts * rows <= max(4 * rows, 2 * 264 * 64 + rows)  # what is kept of each part stays O(M D)
@@ -232,7 +232,9 @@ def test_logits_far_below_zero(form, device, within_error):
                 rows, _ = dense(*leaves, positives, 0.1, **options)
             results.append([rows.detach(), *torch.autograd.grad(rows.sum(), leaves)])
         for got, want in zip(*results, strict=True):
-            torch.testing.assert_close(got.double(), want, rtol=0.2 if CUDA else 1e-2, atol=5 if CUDA else 1e-2)
+            torch.testing.assert_close(
+                got.double(), want, rtol=0.2 if CUDA else 1e-2, atol=5 if CUDA else 1e-2
+            )
 
 
 def test_no_valid_row_and_nothing_at_all(form, device):
