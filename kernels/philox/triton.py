@@ -134,8 +134,8 @@ def _launch(x: Tensor, state: Tensor, rows: Tensor, site: int, p: float) -> tupl
     numbers = x.numel() // max(1, sets)
     blocks = triton.cdiv(numbers, 8)
     total = sets * blocks
-    if total >= 1 << 31:
-        raise ValueError(f"dropout takes fewer than 2^34 numbers at a time; got {tuple(x.shape)}")
+    if total >= 1 << 30 or blocks >= 1 << 28:
+        raise ValueError(f"dropout takes fewer than 2^33 numbers, and 2^31 in a set; got {tuple(x.shape)}")
     x = x.contiguous()
     out = torch.empty_like(x)
     limit, scale = dropout_limit(p)

@@ -23,6 +23,6 @@ def rows_along_last(x: Tensor) -> Tensor:
 
 
 def check_number(rows: int, what: str) -> None:
-    """Rows are numbered in int32."""
-    if rows >= 1 << 31:
-        raise ValueError(f"{what} must be fewer than 2^31 in number; got {rows}")
+    """Rows are numbered in int32, and a program's last step may count past the last of them."""
+    if rows >= 1 << 30:
+        raise ValueError(f"{what} must be fewer than 2^30 in number; got {rows}")

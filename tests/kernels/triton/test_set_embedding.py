@@ -86,6 +86,31 @@ def test_dtypes_and_strides_of_a_training_step(device, within_error):
         within_error(grad, true, eager)
 
 
+@pytest.mark.parametrize("wanted", [(0,), (1,), (2, 3), (0, 3)], ids=str)
+@pytest.mark.parametrize("mask", ["some", "absent"])
+def test_only_the_gradients_that_are_wanted(wanted, mask, device):
+    floats, chosen = make((5, 4, 16), mask, torch.float32, device)
+    if mask == "absent":
+        wanted = tuple(i for i in wanted if i != 2)
+    for i in wanted:
+        floats[i].requires_grad_()
+    leaves = [floats[i] for i in wanted]
+    weight = torch.randn(5, 5, 16, device=device)
+    got, want = (
+        torch.autograd.grad(embed(floats[0], floats[1], chosen, *floats[2:]), leaves, weight)
+        for embed in (kernels.embed_sets, reference.embed_sets)
+    )
+    for have, true in zip(got, want, strict=True):
+        torch.testing.assert_close(have, true)
+
+
+def test_sizes_beyond_the_numbering_are_refused():
+    from scalefast.kernels.ops.set_embedding.triton_tile import check_number
+
+    with pytest.raises(ValueError, match=r"tokens must be fewer than 2\^30 in number; got 1073741824"):
+        check_number(1 << 30, "tokens")
+
+
 def test_masked_clips_may_hold_anything(device):
     floats, mask = make((4, 6, 32), "some", torch.float32, device)
     floats[0][mask] = float("nan")
