@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..dispatch import checks_device_data, serves_triton
-from ..philox import RandomState, Site, uniform_bits
+from ..philox import RandomState
 from . import reference
 from .reference import default_capacity
 
@@ -131,7 +131,12 @@ def draw_mask(rng: RandomState, *, clips: int, probability: float) -> Tensor:
 
     Token `v` is masked when its Philox word is below probability * 2^32 (site MASK, index v).
     """
-    return uniform_bits(rng, site=Site.MASK, count=clips) < _mask_threshold(probability)
+    threshold = _mask_threshold(probability)
+    if serves_triton("embed_sets", rng.rows):
+        from . import triton as fused
+
+        return fused.draw_mask(rng.state, rng.rows, clips=clips, threshold=threshold)
+    return reference.draw_mask(rng, clips=clips, threshold=threshold)
 
 
 def _mask_threshold(probability: float) -> int:

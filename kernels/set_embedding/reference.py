@@ -10,7 +10,9 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["default_capacity", "embed_sets", "gather_masked"]
+from ..philox import RandomState, Site, uniform_bits
+
+__all__ = ["default_capacity", "draw_mask", "embed_sets", "gather_masked"]
 
 
 def embed_sets(
@@ -22,6 +24,11 @@ def embed_sets(
     tokens = x + position_embeddings.to(x.dtype)
     cls = cls_token.to(x.dtype).expand(x.shape[0], 1, x.shape[2])
     return torch.cat([cls, tokens], dim=1)
+
+
+def draw_mask(rng: RandomState, *, clips: int, threshold: int) -> Tensor:
+    """Whether each clip's word is below `threshold`: bool [B, clips]; see the public function."""
+    return uniform_bits(rng, site=Site.MASK, count=clips) < threshold
 
 
 def default_capacity(tokens: int, *, probability: float) -> int:

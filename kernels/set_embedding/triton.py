@@ -15,9 +15,10 @@ from ..compilation import Shipped
 from ..compilation.launch import Launch
 from .triton_gather import count_launch, gather_masked, place_launch, spread_launch
 from .triton_kernels import embed_backward_kernel, embed_kernel, sum_kernel
+from .triton_mask import draw_launch, draw_mask
 from .triton_tile import check_number, rows_along_last, tile_of
 
-__all__ = ["embed_drawn", "embed_sets", "gather_masked", "shipped"]
+__all__ = ["draw_mask", "embed_drawn", "embed_sets", "gather_masked", "shipped"]
 
 _WARPS = 4
 _ELEMENTS = 2048  # a tile: 16 elements a thread, two 16-byte loads in bf16
@@ -295,7 +296,9 @@ def embed_drawn(
 
 def shipped() -> list[Shipped]:
     """The reference shapes: 512 x 16 clips of width 512 in three dtypes, 1,024 x 8 of 256 (SCALE's own) in bf16."""
-    found = []
+    state, rows = (torch.empty(n, dtype=torch.int64, device="meta") for n in (2, 512))
+    draw, _ = draw_launch(state, rows, clips=16, threshold=1 << 30)
+    found = [draw.shipped("draw_mask, 512 x 16", max_registers=64)]
     for dtype, sets, clips, width in (
         (torch.bfloat16, 512, 16, 512),
         (torch.bfloat16, 1024, 8, 256),
@@ -305,7 +308,7 @@ def shipped() -> list[Shipped]:
         x = torch.empty(sets, clips, width, dtype=dtype, device="meta")
         token = torch.empty(width, device="meta")
         mask = torch.empty(sets, clips, dtype=torch.bool, device="meta")
-        state, rows = (torch.empty(n, dtype=torch.int64, device="meta") for n in (2, sets))
+        rows = torch.empty(sets, dtype=torch.int64, device="meta")
         what = f"{sets} x {clips} x {width} {str(dtype)[6:]}"
         embed = _embed_launch(x, x, mask, token, token)
         drawn = _embed_launch(x, x, None, token, token, state=state, rows=rows, threshold=1 << 30)

@@ -16,6 +16,7 @@ from ..philox import Site
 from ..philox.triton import philox4
 
 __all__ = [
+    "draw_kernel",
     "count_kernel",
     "embed_backward_kernel",
     "embed_kernel",
@@ -25,6 +26,17 @@ __all__ = [
 ]
 
 _MASK_SITE = tl.constexpr(int(Site.MASK))
+
+
+@triton.jit(do_not_specialize=["threshold", "total", "clips"])
+def draw_kernel(p_state, p_rows, p_drawn, threshold, total, clips, TOKENS: tl.constexpr):
+    """Whether each clip is masked: its word is below `threshold`."""
+    token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
+    live = token < total
+    i_set = token // clips
+    i_row = tl.load(p_rows + i_set, mask=live, other=0)
+    word, _, _, _ = philox4(tl.load(p_state), tl.load(p_state + 1), i_row, _MASK_SITE, token - i_set * clips)
+    tl.store(p_drawn + token, (word.to(tl.int64) < threshold).to(tl.uint8), mask=live)
 
 
 @triton.jit(do_not_specialize=["threshold", "total", "clips"])

@@ -123,7 +123,8 @@ def test_mask_drawn_in_the_kernel_is_draw_mask(shape, probability, device):
     floats, _ = make(shape, "absent", torch.float32, device)
     rows = torch.arange(shape[0], device=device) * 12345 + 2**31
     rng = RandomState.create(2**45 + 7, step=3, rows=rows)
-    wanted = kernels.draw_mask(rng, clips=shape[1], probability=probability)
+    wanted = reference.draw_mask(rng, clips=shape[1], threshold=round(probability * 2**32))
+    assert torch.equal(kernels.draw_mask(rng, clips=shape[1], probability=probability), wanted)
     leaves = [t.detach().requires_grad_() for t in floats]
     tokens, mask = embed_drawn_sets(*leaves, rng=rng, probability=probability)
     assert mask.dtype == torch.bool
@@ -238,6 +239,7 @@ def test_opcheck(device):
     torch.library.opcheck(
         ops.embed_drawn_forward.default, (x, position, token, cls, rng.state, rng.rows, 1 << 30)
     )
+    torch.library.opcheck(ops.draw_mask.default, (rng.state, rng.rows, 7, 1 << 31))
     grad, f32 = torch.randn(5, 4, 8, device=device), torch.float32
     torch.library.opcheck(ops.embed_sets_backward.default, (grad, mask, f32, f32, f32, True, False))
     torch.library.opcheck(ops.gather_masked_forward.default, (x, mask, 10))
@@ -311,7 +313,7 @@ def test_captured_step_draws_anew(device):
     for number in (1, 2):
         rng.state[1] = number
         graph.replay()
-        wanted = kernels.draw_mask(rng, clips=8, probability=0.25)
+        wanted = reference.draw_mask(rng, clips=8, threshold=1 << 30)
         assert torch.equal(mask, wanted)
         assert int(count) == int(wanted.sum())
         tokens = reference.embed_sets(floats[0], floats[1], wanted, *floats[2:])
