@@ -150,6 +150,8 @@ def _slope_tiles(call: Call) -> Tiles:
         return Tiles(64, 32, 4, 2, resident=2) if wide else Tiles(64, 64, 4, 3, resident=2)
     if _shared_memory(call.q.device) < 200_000:
         return Tiles(32, 32, 4, 2) if wide else Tiles(64, 32, 4, 2)
+    if call.groups and not wide:  # the ids cost registers
+        return Tiles(128, 32, 8, 3)
     return Tiles(128, 32, 8, 2) if wide else Tiles(128, 64, 8, 2)
 
 
