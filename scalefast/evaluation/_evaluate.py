@@ -11,6 +11,7 @@ import torch
 from scalefast._version import __version__
 from scalefast.evaluation._outcome import Outcome, Split, compare
 from scalefast.evaluation._run import default_device, load, open_store
+from scalefast.evaluation.authors import NOTE as AUTHORS_NOTE
 from scalefast.evaluation.baselines import initial_model, initial_seed
 from scalefast.evaluation.comparison import Difference, best_baseline, our_column
 from scalefast.evaluation.data import check_splits, count_split
@@ -38,8 +39,8 @@ def evaluate(
 ) -> Results:
     """Accuracy of all representations under each protocol, on the model as training left it.
 
-    Nothing is chosen by test accuracy: the model is that of the last epoch, and the probe's penalty is
-    chosen on a validation split of the training videos.
+    Nothing is chosen by test accuracy (but in the protocol `authors`, which says so): the model is that of the
+    last epoch, and the probe's penalty is chosen on a validation split of the training videos.
 
     Args:
         run: run folder, folder or hub id of a saved model, or a model.
@@ -72,7 +73,13 @@ def evaluate(
         notes.append("The model was pretrained, without labels, on the test videos.")
     drawn = initial_seed(loaded.record, default=seed)
     random = initial_model(loaded.model, seed=drawn)
-    splits = [Split(store=store, model=loaded.model, random=random, device=home) for store in (first, second)]
+    pretraining = (loaded.record or {}).get("config") or {}
+    splits = [
+        Split(store=store, model=loaded.model, random=random, device=home, pretraining=pretraining)
+        for store in (first, second)
+    ]
+    if "authors" in protocols:
+        notes.append(AUTHORS_NOTE)
     table: Rows = {}
     for protocol in dict.fromkeys(protocols):
         say(f"{protocol}: {len(first)} training videos, {len(second)} test videos")

@@ -21,7 +21,7 @@ from scalefast.kernels import RandomState
 from scalefast.model import padding
 from scalefast.training.schedule import build_optimizer, learning_rate_at, set_learning_rate
 
-__all__ = ["ClipSets", "Fitted", "Training", "fit_head", "grid", "train_head", "video_logits"]
+__all__ = ["ClipSets", "Fitted", "Training", "clip_logits", "fit_head", "grid", "train_head", "video_logits"]
 
 LEARNING_RATES, WEIGHT_DECAYS = (3e-4, 1e-3, 3e-3, 1e-2), (1e-4, 1e-2)
 """What is tried; the first pair is taken where no validation split can be made."""
@@ -45,6 +45,10 @@ class Training:
     """Videos of a step."""
     views: int = VIEWS
     """Clips of a video that are drawn for a step."""
+    by_clip: bool = False
+    """The loss is the mean over clips of each clip's, not that of a video's averaged logits."""
+    drop_last: bool = False
+    """Leave an incomplete batch out, unless it is the only one."""
 
 
 def grid(videos: int) -> tuple[Training, ...]:
@@ -177,7 +181,7 @@ def train_head(
         optimizer = build_optimizer(
             head, learning_rate=training.learning_rate, weight_decay=training.weight_decay
         )
-        batches = -(-len(videos) // training.batch_size)
+        batches = len(list(_batches(videos, training)))
         total = batches * (training.schedule_epochs or training.epochs)
         step = 0
         for epoch in range(training.epochs):
@@ -189,9 +193,14 @@ def train_head(
                 set_learning_rate(optimizer, rate)
                 tokens, positions, lengths = sets.batch(members, clips, lengths)
                 rng = RandomState.create(seed, step=step, rows=members.to(tokens.device))
-                logits = _averaged(head(tokens, positions, lengths, rng), lengths)
+                logits, wanted = head(tokens, positions, lengths, rng), target[members.to(target.device)]
+                if training.by_clip:
+                    there = ~padding(lengths, logits.shape[1])
+                    logits, wanted = logits[there], wanted[:, None].expand_as(there)[there]
+                else:
+                    logits = _averaged(logits, lengths)
                 optimizer.zero_grad()
-                F.cross_entropy(logits, target[members.to(target.device)]).backward()
+                torch.autograd.backward(F.cross_entropy(logits, wanted))
                 optimizer.step()
                 step += 1
             if after_epoch is not None:
@@ -205,13 +214,30 @@ def _epoch(
     """Videos `[B]`, their drawn clips `[B, V]` and how many of these count, batch by batch."""
     random = np.random.Generator(np.random.Philox(key=[seed, epoch]))
     order = videos[torch.from_numpy(random.permutation(len(videos)))]
-    for members in order.split(training.batch_size):
+    for members in _batches(order, training):
         there = sets.lengths[members]
         numbers = torch.from_numpy(random.random((len(members), int(there.max()))))
         absent = padding(there, numbers.shape[1])
         drawn = numbers.masked_fill(absent, 2.0).argsort(1)[:, : training.views]
         lengths = there.clamp(max=training.views)
         yield members, drawn.masked_fill(padding(lengths, drawn.shape[1]), 0), lengths
+
+
+def _batches(videos: Tensor, training: Training) -> tuple[Tensor, ...]:
+    parts = videos.split(training.batch_size)
+    incomplete = training.drop_last and len(parts) > 1 and len(parts[-1]) < training.batch_size
+    return parts[:-1] if incomplete else parts
+
+
+def clip_logits(head: Head, sets: ClipSets, videos: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits `[B, V, C]` of all clips of some videos (`[B, 1, C]` of a head that judges videos), and lengths `[B]`."""
+    there = sets.lengths[videos]
+    clips = torch.arange(int(there.max())).expand(len(videos), -1)
+    tokens, positions, lengths = sets.batch(
+        videos, clips.masked_fill(padding(there, clips.shape[1]), 0), there
+    )
+    rng = RandomState.create(0, rows=videos.to(tokens.device))
+    return head(tokens, positions, lengths, rng), lengths
 
 
 def video_logits(head: Head, sets: ClipSets, videos: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -226,12 +252,7 @@ def video_logits(head: Head, sets: ClipSets, videos: Tensor | None = None) -> tu
     logits, log_probabilities = [], []
     with torch.inference_mode():
         for members in videos.split(BATCH_SIZE):
-            there = sets.lengths[members]
-            clips = torch.arange(int(there.max())).expand(len(members), -1)
-            clips = clips.masked_fill(padding(there, clips.shape[1]), 0)
-            tokens, positions, lengths = sets.batch(members, clips, there)
-            rng = RandomState.create(0, rows=members.to(tokens.device))
-            by_clip = head(tokens, positions, lengths, rng)
+            by_clip, lengths = clip_logits(head, sets, members)
             logits.append(_averaged(by_clip, lengths))
             log_probabilities.append(_averaged(by_clip.softmax(-1), lengths).log())
     return torch.cat(logits), torch.cat(log_probabilities)

@@ -39,6 +39,8 @@ class Split:
     """The same architecture with random weights."""
     device: torch.device
     """Where everything is computed."""
+    pretraining: dict[str, Any] = field(default_factory=dict)
+    """Configuration of the run; empty for a model without one."""
 
     @cached_property
     def labels(self) -> Tensor:

@@ -22,8 +22,8 @@ BASELINES = ("mean", "mean_std", "max", "random_cls", "random_recommended")
 """Columns without anything learnt by SCALE. The two random ones are CLS and recommended representation of a
 model with random weights: what the architecture, the clips' positions and more dimensions give by themselves."""
 
-TRAINED_BASELINES = ("mlp", "attention_pool", "attentive_probe", "scratch")
-"""Columns of the nonlinear protocol that owe nothing to pretraining."""
+TRAINED_BASELINES = ("mlp", "attention_pool", "attentive_probe", "scratch", "clip", "random_clip_cls")
+"""Columns of the protocols `nonlinear` and `authors` that owe nothing to pretraining."""
 
 COLUMNS = (*BASELINES, "refined", "cls", "ensemble", "recommended")
 """All columns of a table, baselines first; the nonlinear protocol has its own."""
@@ -41,6 +41,9 @@ TITLES = {
     "attentive_probe": "an attentive probe",
     "scratch": "SCALE from scratch",
     "finetuned": "SCALE (fine-tuned)",
+    "clip": "the clip alone",
+    "random_clip_cls": "untrained SCALE ([clip, CLS])",
+    "clip_cls": "SCALE ([clip, CLS])",
 }
 """What a sentence calls a column."""
 

@@ -178,7 +178,11 @@ def read_results(path: str | os.PathLike[str]) -> tuple[dict[str, dict[str, floa
             and row
             and all(_is_accuracy(value, lowest(protocol)) for value in row.values())
         )
-        if not numbers or not ({"mean", "ensemble"} <= row.keys() or {"finetuned", "scratch"} <= row.keys()):
+        if not numbers or not (
+            {"mean", "ensemble"} <= row.keys()
+            or {"finetuned", "scratch"} <= row.keys()
+            or {"clip", "clip_cls"} <= row.keys()
+        ):
             raise DataError(
                 f"{path}: field {protocol!r}: expected {{representation: accuracy in [0, 1]}} with 'mean' "
                 f"and 'ensemble' among the representations (fine-tuning: 'finetuned' and "

@@ -47,7 +47,7 @@ ABOUT_RESULTS = (
     "is SCALE with the random weights that training started from. Ensemble puts the mean beside SCALE's "
     "refined clips and CLS, as the paper does; recommended is the same with each part scaled to length 1. "
     "All are measured on the same features, splits and probes. The model is that of the last epoch, and "
-    "nothing was chosen by test accuracy."
+    "nothing was chosen by test accuracy, but in a row that is called optimistic."
 )
 ABOUT_INTERVALS = (
     " The last column compares SCALE's recommended representation with the best baseline on the same videos; "

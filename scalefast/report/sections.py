@@ -34,6 +34,9 @@ COLUMN_NAMES = {
     "attentive_probe": "attentive probe",
     "scratch": "from scratch",
     "finetuned": "fine-tuned",
+    "clip": "clip alone",
+    "random_clip_cls": "untrained [clip, CLS]",
+    "clip_cls": "[clip, CLS]",
 }
 CURVES = {
     "loss": ("total", "#1d2530"),
@@ -54,7 +57,8 @@ def verdicts(accuracies: Accuracies, differences: Mapping[str, Difference]) -> s
             kind = {1: "good", 0: "", -1: "bad"}[difference.side]
         text = verdict(protocol, row, difference)
         items.append(f'<li class="{kind}">{escape(text)}</li>')
-    whole = f"<p><strong>{escape(summary(differences))}</strong></p>" if differences else ""
+    text = summary(differences)
+    whole = f"<p><strong>{escape(text)}</strong></p>" if text else ""
     return f'{whole}<ul class="verdict">{"".join(items)}</ul>'
 
 
