@@ -44,7 +44,11 @@ class Launch:
 
     def _run(self) -> None:
         self.kernel[self.grid](
-            *self.arguments, **self.constants, num_warps=self.num_warps, num_stages=self.num_stages
+            *self.arguments,
+            **self.constants,
+            num_warps=self.num_warps,
+            num_stages=self.num_stages,
+            enable_fp_fusion=True,  # stated, since the default changes with Triton 3.10
         )
 
     def shipped(self, name: str, **budget: Any) -> Shipped:

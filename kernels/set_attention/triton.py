@@ -255,6 +255,7 @@ class _Launch:
                 **constants,
                 num_warps=warps,
                 num_stages=1,
+                enable_fp_fusion=True,  # stated, since the default changes with Triton 3.10
             )
 
 
