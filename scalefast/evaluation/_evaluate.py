@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from scalefast._version import __version__
+from scalefast.errors import InputError
 from scalefast.evaluation._outcome import Outcome, Split, compare
 from scalefast.evaluation._run import default_device, load, open_store
 from scalefast.evaluation.authors import NOTE as AUTHORS_NOTE
@@ -58,8 +59,9 @@ def evaluate(
         StoreError: a store is damaged, or of another backbone than the other one or the run.
         DataError: a feature is NaN or infinite, or a model file is damaged.
     """
-    check_protocols(tuple(protocols))
     check_protocols(protocols)
+    if not 0 <= seed < 2**63:
+        raise InputError(f"a seed must be a whole number from 0 to 2**63 - 1, got {seed = }")
     say = say or (lambda text: None)
     home = default_device(device)
     if out is not None:

@@ -162,6 +162,7 @@ def test_bad_input_leaves_old_results(run: Path, stores: Stores, make_store: Any
     [
         ({"protocols": ("knn", "svm")}, "protocols must be some of knn, linear, linear_clips, .*, got svm"),
         ({"protocols": ()}, "got none"),
+        ({"seed": -1}, "a seed must be a whole number from 0 to 2.*, got seed = -1"),
         ({"device": "tpu9"}, "the device 'tpu9' cannot be used"),
     ],
 )
