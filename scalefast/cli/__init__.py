@@ -27,7 +27,7 @@ VERBS = {
     "scan": "open every video of a list before anything expensive, and write a ledger",
     "extract": "decode videos once and keep a frozen backbone's clip features in a store",
     "pretrain": "train SCALE on a store, without labels",
-    "evaluate": "k-NN and linear probes of a run, always beside mean pooling",
+    "evaluate": "k-NN, probes, retrieval and clustering of a run, always beside simpler baselines",
     "embed": "write one vector a video",
     "search": "find the videos nearest to a video",
     "report": "write one HTML page with the results, curves, a map and neighbours",
