@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -406,6 +408,46 @@ def test_out_of_range_is_found_on_request(device, monkeypatch):
     q, k = torch.randn(3, 4, device=device), torch.randn(5, 4, device=device)
     with pytest.raises(ValueError, match=r"positives must be in \[-1, 5\); got 0 to 5"):
         kernels.sparse_infonce(q, k, torch.tensor([0, 1, 5], device=device), temperature=0.2)
+
+
+RANK = """
+import sys, torch, torch.distributed as dist
+from scalefast import kernels
+from scalefast._collectives import gather_rows, global_mean, global_offset
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.set_float32_matmul_precision("high")
+dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+given = torch.load(f"{folder}/given.pt")
+mine = slice(0, 9) if rank == 0 else slice(9, 23)
+q, k = (given[name][mine].clone().requires_grad_() for name in ("q", "k"))
+positives = given["positives"][mine]
+out = kernels.sparse_infonce(q, gather_rows(k, None), positives, temperature=0.2)
+loss, accuracy = global_mean(out.rows, out.top1, valid=positives >= 0, group=None)
+loss.backward()
+torch.save({"loss": loss.detach(), "q": q.grad, "k": k.grad}, f"{folder}/left-{rank}.pt")
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.skipif(CUDA, reason="two processes on the CPU, in the interpreter")
+def test_keys_gathered_from_two_ranks(tmp_path, tf32, device):
+    q, k, _, _, _ = make(23, 23, 9, torch.float32, device)
+    positives = torch.randperm(23, generator=torch.Generator().manual_seed(5))
+    positives[::4] = -1
+    torch.save({"q": q, "k": k, "positives": positives}, tmp_path / "given.pt")
+    command = [sys.executable, "-c", RANK]
+    others = [subprocess.Popen([*command, str(rank), str(tmp_path)]) for rank in range(2)]
+    assert [other.wait(timeout=100) for other in others] == [0, 0]
+    q.requires_grad_(), k.requires_grad_()
+    loss = kernels.sparse_infonce(q, k, positives, temperature=0.2).loss
+    loss.backward()
+    left = [torch.load(tmp_path / f"left-{rank}.pt") for rank in range(2)]
+    for name, want in (("q", q.grad), ("k", k.grad)):
+        got = torch.cat([part[name] for part in left]) / 2  # averaged over ranks, as DDP does
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-7)
+    assert left[0]["loss"] == left[1]["loss"]
+    torch.testing.assert_close(left[0]["loss"], loss.detach())
 
 
 @needs_cuda
