@@ -146,13 +146,12 @@ def _row_tiles(call: Call) -> Tiles:
 def _slope_tiles(call: Call) -> Tiles:
     """For `slope_kernel`. Of two blocks on a processor, one's exponentials hide behind the other's products."""
     wide = call.q.element_size() == 4
+    step = 32 if wide or call.groups else 64  # ids cost registers
     if call.block_dim <= 128:
-        return Tiles(64, 32, 4, 2, resident=2) if wide else Tiles(64, 64, 4, 3, resident=2)
+        return Tiles(64, step, 4, 2 if wide else 3, resident=2)
     if _shared_memory(call.q.device) < 200_000:
         return Tiles(32, 32, 4, 2) if wide else Tiles(64, 32, 4, 2)
-    if call.groups and not wide:  # the ids cost registers
-        return Tiles(128, 32, 8, 3)
-    return Tiles(128, 32, 8, 2) if wide else Tiles(128, 64, 8, 2)
+    return Tiles(128, step, 8, 3 if step == 32 and not wide else 2)
 
 
 def _label(call: Call) -> str:

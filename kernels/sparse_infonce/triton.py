@@ -227,6 +227,7 @@ _SHIPPED = (
     (2048, 8192, 128, torch.float16, 0),
     (2048, 8192, 128, torch.float32, 0),
     (4096, 8192, 64, torch.bfloat16, 0),
+    (2048, 8192, 128, torch.bfloat16, 1),
     (4096, 8192, 256, torch.bfloat16, 1),
     (4096, 8192, 256, torch.bfloat16, 2),
     (4096, 8192, 512, torch.bfloat16, 0),
