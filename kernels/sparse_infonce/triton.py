@@ -201,7 +201,7 @@ def _call(
 def _outputs(
     call: Call, fused: bool, wants_direction: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    (m, d), fp32 = call.q.shape, {"dtype": torch.float32, "device": call.q.device}
+    (m, d), fp32 = call.q.shape, dict[str, Any](dtype=torch.float32, device=call.q.device)
     wants_direction = wants_direction and not (fused and call.groups == 2)  # those come in the backward pass
     return (
         torch.empty(m, **fp32), torch.empty(m, dtype=torch.bool, device=call.q.device),

@@ -3,6 +3,7 @@
 Shapes: `R` rows, `D` feature. Sums are fp32; the rows come out in the dtype in which they came.
 """
 
+# mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
 
 from typing import Any
