@@ -14,7 +14,7 @@ from torch import Tensor
 from ..dispatch import checks_device_data, choose, serves_triton
 from ..philox import RandomState
 from . import backends, reference
-from .layout import MAX_TILE_TOKENS, SetLayout
+from .layout import SetLayout, most_tokens
 
 __all__ = ["AttentionBackend", "SetLayout", "set_attention", "set_attention_qkv"]
 
@@ -46,11 +46,11 @@ def set_attention(
         dropout_p: probability in [0, 1) with which an attention weight is dropped.
         rng: where dropout is drawn from, needed if `dropout_p` > 0: a state with one row a set, or its int64 [2]
             tensor, for sets 0, 1, 2, ...
-        attention_backend: "auto": Triton's kernels where they serve (a GPU, sets of up to 128 tokens, head
-            dimension up to 128), else without dropout torch's fused attention for dense sets and for long ragged
-            ones on a GPU, else plain PyTorch. Or one of "reference", "triton", "sdpa", "flash-attn", "xformers",
-            "varlen" (torch.nn.attention.varlen): that one or an error. Dropout is served by "triton" and
-            "reference" alone, since its weights are numbered by this library.
+        attention_backend: "auto": Triton's kernels where they serve (a GPU, sets of up to 128 tokens, in
+            fp32 64, head dimension up to 128), else without dropout torch's fused attention for dense sets and
+            for large ragged ones on a GPU, else plain PyTorch. Or one of "reference", "triton", "sdpa",
+            "flash-attn", "xformers", "varlen" (torch.nn.attention.varlen): that one or an error. Dropout is
+            served by "triton" and "reference" alone, since its weights are numbered by this library.
 
     Returns:
         The shape and dtype of q.
@@ -141,7 +141,8 @@ def _attend(
 
 def _backend(wish: str, q: Tensor, *, longest: int, ragged: bool, dropout_p: float) -> str:
     """Who serves a call."""
-    fits = longest <= MAX_TILE_TOKENS and q.shape[-1] <= _MAX_TRITON_HEAD_DIM
+    most = most_tokens(q.dtype)
+    fits = longest <= most and q.shape[-1] <= _MAX_TRITON_HEAD_DIM
     if wish == "triton":
         if q.dtype not in _TRITON_DTYPES or not serves_triton("set_attention", q):
             served = q.dtype in _TRITON_DTYPES
@@ -153,8 +154,8 @@ def _backend(wish: str, q: Tensor, *, longest: int, ragged: bool, dropout_p: flo
             raise ValueError(f"attention_backend='triton' cannot serve this call: {why}")
         if not fits:
             raise ValueError(
-                f"attention_backend='triton' serves sets of up to {MAX_TILE_TOKENS} tokens and head dimensions "
-                f"up to {_MAX_TRITON_HEAD_DIM}; got {longest} tokens, {q.shape = }"
+                f"attention_backend='triton' serves sets of up to {most} tokens in {q.dtype} and head "
+                f"dimensions up to {_MAX_TRITON_HEAD_DIM}; got {longest} tokens, {q.shape = }"
             )
         return "triton"
     if wish != "auto":
@@ -163,8 +164,7 @@ def _backend(wish: str, q: Tensor, *, longest: int, ragged: bool, dropout_p: flo
         return "triton"
     if dropout_p > 0.0 or q.dtype == torch.float64:
         return "reference"
-    long = q.is_cuda and longest > MAX_TILE_TOKENS
-    return "sdpa" if not ragged or long else "reference"
+    return "sdpa" if not ragged or (q.is_cuda and not fits) else "reference"
 
 
 def _check_tensors(q: Tensor, k: Tensor, v: Tensor, *, packed: bool) -> None:

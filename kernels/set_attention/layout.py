@@ -9,10 +9,15 @@ from torch import Tensor
 
 from ..dispatch import serves_triton
 
-__all__ = ["MAX_TILE_TOKENS", "SetLayout", "tile_rows"]
+__all__ = ["MAX_TILE_TOKENS", "SetLayout", "most_tokens", "tile_rows"]
 
 MAX_TILE_TOKENS = 128
 """Longest set that is attended within one tile."""
+
+
+def most_tokens(dtype: torch.dtype) -> int:
+    """Longest set that the kernels serve: in fp32 a tile of 128 rows wants 320 KiB of shared memory of 227."""
+    return MAX_TILE_TOKENS // 2 if dtype == torch.float32 else MAX_TILE_TOKENS
 
 
 def tile_rows(longest: int) -> int:

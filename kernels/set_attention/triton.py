@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..compilation import Shipped
 from ..philox import RandomState, Site, dropout_limit, site_word
-from .layout import MAX_TILE_TOKENS, SetLayout, tile_rows
+from .layout import SetLayout, most_tokens, tile_rows
 from .triton_kernels import backward_kernel, forward_kernel
 
 __all__ = ["MAX_HEAD_DIM", "packed_attention", "padded_attention", "shipped"]
@@ -29,8 +29,8 @@ _SITE = int(Site.ATTENTION_DROPOUT)
 def padded_attention(
     q: Tensor, k: Tensor, v: Tensor, *, lengths: Tensor | None, dropout_p: float, rng: RandomState | None
 ) -> Tensor:
-    """`reference.padded_attention` on [B, N, h, d] with N up to 128 and d up to 128, by any strides."""
-    assert q.shape[1] <= MAX_TILE_TOKENS and q.shape[3] <= MAX_HEAD_DIM
+    """`reference.padded_attention` on [B, N, h, d] with N up to 128 (fp32: 64) and d up to 128, by any strides."""
+    assert q.shape[1] <= most_tokens(q.dtype) and q.shape[3] <= MAX_HEAD_DIM
     state, rows, layer = _random(rng)
     return _forward(q, k, v, lengths, None, None, None, state, rows, q.shape[1], dropout_p, layer)
 
@@ -39,7 +39,7 @@ def packed_attention(
     q: Tensor, k: Tensor, v: Tensor, *, layout: SetLayout, dropout_p: float, rng: RandomState | None
 ) -> Tensor:
     """`reference.packed_attention` on [T, h, d], sets one behind the other."""
-    assert layout.max_length <= MAX_TILE_TOKENS and q.shape[2] <= MAX_HEAD_DIM
+    assert layout.max_length <= most_tokens(q.dtype) and q.shape[2] <= MAX_HEAD_DIM
     state, rows, layer = _random(rng)
     tiles, owners = layout.tiles()
     longest = layout.max_length
