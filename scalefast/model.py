@@ -205,9 +205,9 @@ class Block(nn.Module):
     def forward(self, x: Tensor, *, lengths: Tensor | None, rng: RandomState | None) -> Tensor:
         """[B, N, H] -> [B, N, H]; `lengths` counts tokens, CLS included."""
         rng = rng.at_layer(self.layer) if rng is not None and self.training and self.dropout > 0 else None
-        q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
-        attended = kernels.set_attention(
-            q, k, v, lengths=lengths, dropout_p=0.0 if rng is None else self.dropout, rng=rng
+        qkv = self.qkv(self.norm1(x)).unflatten(-1, (3, self.num_heads, -1))
+        attended = kernels.set_attention_qkv(
+            qkv, lengths=lengths, dropout_p=0.0 if rng is None else self.dropout, rng=rng
         )
         x = x + self._drop(self.projection(attended.flatten(2)), Site.PROJECTION_DROPOUT, rng)
         hidden = self._drop(F.gelu(self.fc1(self.norm2(x))), Site.HIDDEN_DROPOUT, rng)

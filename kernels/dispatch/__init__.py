@@ -89,9 +89,11 @@ def _lacks_triton(device: torch.device) -> str | None:
     return None
 
 
-@functools.cache
+_TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
+
+
 def _triton_installed() -> bool:
-    return importlib.util.find_spec("triton") is not None
+    return _TRITON_INSTALLED
 
 
 @functools.cache

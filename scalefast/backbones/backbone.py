@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from scalefast.backbones._precision import Precision, precision_name, resolve_precision
+from scalefast._precision import Precision, precision_name, resolve_precision
 from scalefast.backbones._weights import hash_state_dict
 from scalefast.backbones.spec import BackboneSpec
 from scalefast.errors import InputError

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from scalefast._precision import Precision
 from scalefast.backbones._files import read_json
 from scalefast.backbones._hub import fetch, is_hub_id
-from scalefast.backbones._precision import Precision
 from scalefast.backbones.backbone import FrozenBackbone
 from scalefast.backbones.geometry import fit_to
 from scalefast.backbones.huggingface import load_transformers

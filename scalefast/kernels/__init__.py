@@ -1,7 +1,7 @@
 """The ops of SCALE: one public function each, whatever implementation serves it.
 
     embed_sets, gather_masked     kernels/set_embedding
-    set_attention                 kernels/set_attention
+    set_attention, set_attention_qkv    kernels/set_attention
     sparse_infonce                kernels/sparse_infonce
     sample_views                  kernels/view_sampling
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 from scalefast.kernels._backend import OpBackend, backend
 from scalefast.kernels.ops import philox
 from scalefast.kernels.ops.philox import RandomState
-from scalefast.kernels.ops.set_attention import SetLayout, set_attention
+from scalefast.kernels.ops.set_attention import SetLayout, set_attention, set_attention_qkv
 from scalefast.kernels.ops.set_embedding import (
     default_capacity,
     draw_mask,
@@ -40,5 +40,6 @@ __all__ = [
     "philox",
     "sample_views",
     "set_attention",
+    "set_attention_qkv",
     "sparse_infonce",
 ]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from scalefast._precision import precision_name, resolve_precision
 from scalefast.training.bank import load_bank
 from scalefast.training.config import PretrainConfig
 from scalefast.training.distributed import join_world
@@ -145,8 +146,6 @@ def train(session: Session) -> None:
 
 def resolved(config: PretrainConfig, *, device: torch.device) -> PretrainConfig:
     """The configuration with "auto" replaced by the precision that it means on `device`."""
-    from scalefast.backbones._precision import precision_name, resolve_precision  # brings all backbones with it
-
     if config.precision != "auto":
         return config
     return config.replace(precision=precision_name(resolve_precision(None, device=device)))

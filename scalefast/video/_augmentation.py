@@ -150,10 +150,10 @@ def draw_augmentations(
 def _augmentation(recipe: AugmentationRecipe, draws: list[float]) -> Augmentation:
     jitter, brightness, contrast, saturation, hue, *ranks, gray, blur, sigma, solarise = draws[:13]
     low, high = recipe.sigma
-    shades = dict(gray=gray < recipe.gray, solarise=solarise < recipe.solarise)
+    gone, inverted = gray < recipe.gray, solarise < recipe.solarise
     width = low + sigma * (high - low) if blur < recipe.blur else 0.0
     if jitter >= recipe.jitter:
-        return Augmentation(sigma=width, **shades)
+        return Augmentation(gray=gone, sigma=width, solarise=inverted)
     first, second, third, fourth = sorted(range(4), key=ranks.__getitem__)
     return Augmentation(
         brightness=_factor(brightness, recipe.brightness),
@@ -161,8 +161,9 @@ def _augmentation(recipe: AugmentationRecipe, draws: list[float]) -> Augmentatio
         saturation=_factor(saturation, recipe.saturation),
         hue=(2.0 * hue - 1.0) * recipe.hue,
         order=(first, second, third, fourth),
+        gray=gone,
         sigma=width,
-        **shades,
+        solarise=inverted,
     )
 
 

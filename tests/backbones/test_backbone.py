@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from scalefast._precision import resolve_precision
 from scalefast.backbones import BackboneSpec, FrozenBackbone, load_backbone
-from scalefast.backbones._precision import resolve_precision
 from scalefast.errors import InputError
 
 SPEC = BackboneSpec(
