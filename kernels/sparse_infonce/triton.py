@@ -236,8 +236,12 @@ _SHIPPED = (
 
 
 def shipped() -> list[Shipped]:
-    """The reference shapes, by the same functions that launch: tensors without memory stand for real ones."""
-    return [_as_shipped(launch) for shape in _SHIPPED for launch in _launches(*shape)]
+    """The reference shapes, by the same functions that launch: tensors without memory stand for real ones.
+
+    Launches that know nothing of groups come with every form of them; each is listed once.
+    """
+    every = [_as_shipped(launch) for shape in _SHIPPED for launch in _launches(*shape)]
+    return list({one.name: one for one in every}.values())
 
 
 def _launches(m: int, n: int, d: int, dtype: torch.dtype, groups: int) -> Iterator[Launch]:
