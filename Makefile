@@ -55,7 +55,7 @@ crosscompile: $(DEV_STAMP) $(TRITON_VERSIONS:%=$(VENV)/triton-%)
 	done; exit $$status
 
 $(VENV)/triton-%: $(DEV_STAMP)
-	$(IN_VENV) -m pip install --quiet --no-deps --target $@.part 'triton==$*'
+	$(IN_VENV) -m pip install --quiet --no-deps --constraint $(CONSTRAINTS) --target $@.part 'triton==$*'
 	@mv $@.part $@
 
 lint: $(DEV_STAMP)
