@@ -8,7 +8,6 @@ reference against the plain formula, at a small shape.
 from __future__ import annotations
 
 import importlib
-import statistics
 import sys
 from pathlib import Path
 
@@ -179,4 +178,3 @@ def test_on_a_cpu(name, benchmark):
     check(function, SHAPES[0])
     inputs = make(SHAPES[0])
     benchmark.pedantic(lambda: both(function)(*inputs), rounds=20, warmup_rounds=3)
-    benchmark.extra_info["p50_us"] = statistics.median(benchmark.stats.stats.data) * 1e6
