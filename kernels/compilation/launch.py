@@ -26,10 +26,12 @@ class Launch:
     """Programs; a 0 launches nothing."""
     arguments: tuple[Any, ...]
     """Positional arguments in order: tensors, numbers, None."""
-    constants: dict[str, int]
+    constants: dict[str, Any]
     """`tl.constexpr` arguments by name."""
     num_warps: int
     num_stages: int = 1
+    name: str = ""
+    """What ships is called so, unless `shipped` says otherwise."""
 
     def run(self) -> None:
         """Launch, on the device of the tensors."""
@@ -51,9 +53,15 @@ class Launch:
             enable_fp_fusion=True,  # stated, since the default changes with Triton 3.10
         )
 
-    def shipped(self, name: str, **budget: Any) -> Shipped:
+    def shipped(self, name: str = "", **budget: Any) -> Shipped:
         """This launch in the list of what ships; `budget` as the fields of `Shipped`."""
         arguments = tuple(a.dtype if isinstance(a, Tensor) else a for a in self.arguments)
         return Shipped(
-            name, self.kernel, arguments, self.constants, self.num_warps, self.num_stages, **budget
+            name or self.name,
+            self.kernel,
+            arguments,
+            self.constants,
+            self.num_warps,
+            self.num_stages,
+            **budget,
         )

@@ -1,6 +1,6 @@
 """The launches of `sparse_infonce`, described before they run: what runs and what ships come from the same functions.
 
-Shapes: `M` queries, `N` keys, `D` feature. In the chunked form a matrix product writes a strip of logits at a time.
+Shapes: `M` queries, `N` keys, `D` feature. These are the fused form's, and what both forms share; see `chunked.py`.
 """
 
 from __future__ import annotations
@@ -13,24 +13,20 @@ import torch
 import triton
 from torch import Tensor
 
+from ..compilation.launch import Launch
 from . import triton_kernels as tk
 
 __all__ = [
-    "STRIP_ELEMENTS",
     "Call",
-    "Launch",
-    "chunked_forward",
-    "chunked_keys",
-    "dense_launch",
+    "Tiles",
     "fused_direction",
     "fused_forward",
+    "launch_of",
     "query_launch",
     "slope_launch",
     "strength_of",
+    "unweighted",
 ]
-
-STRIP_ELEMENTS = 1 << 24
-"""Logits of a chunked strip: 64 MB in fp32, and half as much again for its slopes in bf16."""
 
 
 class Tiles(NamedTuple):
@@ -43,22 +39,13 @@ class Tiles(NamedTuple):
     resident: int = 1
 
 
-class Launch(NamedTuple):
-    name: str
-    kernel: Any
-    grid: tuple[int, ...]
-    arguments: tuple[Any, ...]
-    constants: dict[str, Any]
-    tiles: Tiles
-
-    def run(self) -> None:
-        # Triton launches on the current device, whichever the tensors are on. Fusing a * b + c is stated because the
-        # default changes from one Triton to the next.
-        with torch.cuda.device_of(self.arguments[0]):
-            self.kernel[self.grid](
-                *self.arguments, **self.constants,
-                num_warps=self.tiles.warps, num_stages=self.tiles.stages, enable_fp_fusion=True,
-            )  # fmt: skip
+def launch_of(
+    name: str, kernel: Any, grid: tuple[int, ...], arguments: tuple[Any, ...], constants: dict[str, Any], tiles: Tiles
+) -> Launch:  # fmt: skip
+    """A launch with the warps and stages of its tiles."""
+    return Launch(
+        kernel, grid, arguments, constants, tiles.warps, tiles.stages, name=f"sparse_infonce {name}"
+    )
 
 
 class Call(NamedTuple):
@@ -96,13 +83,10 @@ def strength_of(weight: Tensor, call: Call) -> tuple[Tensor, Tensor]:
     return torch.where(peak > 0, weight / peak, weight) * 2.0**14, factor * peak * 2.0**-14
 
 
-def _unweighted(call: Call) -> tuple[Tensor, float]:
+def unweighted(call: Call) -> tuple[Tensor, float]:
     """The same for directions: weight 1 where there is a positive."""
     power = 2.0**14 if call.shift else 1.0
     return torch.where(call.positives >= 0, power, 0.0).float(), 1.0 / power
-
-
-# The fused form.
 
 
 @functools.cache
@@ -176,12 +160,12 @@ def fused_forward(call: Call, out: tuple[Tensor, ...], wants_direction: bool) ->
     acc = loss.new_empty(parts, m, d) if direct else None
     dim = {"BLOCK_D": call.block_dim, "EVEN_D": call.even_dim, "PRECISION": "tf32"}
     label = _label(call)
-    yield Launch(
-        f"sparse_infonce positives, {label}", tk.positive_kernel, (triton.cdiv(m, 64),),
+    yield launch_of(
+        f"positives, {label}", tk.positive_kernel, (triton.cdiv(m, 64),),
         (call.q, call.k, call.positives, own, m, n, d), {"BLOCK_M": 64, **dim}, Tiles(64, 64, 4, 1),
     )  # fmt: skip
-    yield Launch(
-        f"sparse_infonce queries, {label}", tk.row_kernel, (triton.cdiv(m, tiles.stay), parts),
+    yield launch_of(
+        f"queries, {label}", tk.row_kernel, (triton.cdiv(m, tiles.stay), parts),
         (
             call.q, call.k, call.positives, own, call.temperature, call.query_groups, call.key_groups,
             highest, total, target, number, acc, m, n, d, each,
@@ -194,8 +178,8 @@ def fused_forward(call: Call, out: tuple[Tensor, ...], wants_direction: bool) ->
     )  # fmt: skip
     block = call.block_dim if direct else 16
     rows = max(1, 4096 // block)
-    yield Launch(
-        f"sparse_infonce combine, {label}", tk.combine_kernel, (triton.cdiv(m, rows),),
+    yield launch_of(
+        f"combine, {label}", tk.combine_kernel, (triton.cdiv(m, rows),),
         (
             call.k, call.positives, own, call.temperature, highest, total, target, number, acc,
             loss, top1, logit, base, count if call.groups == 2 else None, direction if direct else None, m, d, parts,
@@ -214,8 +198,8 @@ def slope_launch(
     tiles = _slope_tiles(call)
     parts, each = _parts(len(x), len(y), tiles, x.device)
     split = base.new_empty(parts, len(x), d) if parts > 1 else None
-    launch = Launch(
-        f"sparse_infonce {'keys' if keys else 'multi-positive queries'} backward, "
+    launch = launch_of(
+        f"{'keys' if keys else 'multi-positive queries'} backward, "
         f"{_label(call)}",
         tk.slope_kernel, (triton.cdiv(len(x), tiles.stay), parts),
         (
@@ -234,7 +218,7 @@ def slope_launch(
 
 def fused_direction(call: Call, base: Tensor, count: Tensor) -> Tensor:
     """Directions of multi-positive queries, which need the softmax's sum before the first product."""
-    strength, factor = _unweighted(call)
+    strength, factor = unweighted(call)
     out = base.new_empty(call.q.shape)
     scale = torch.full((), factor, device=base.device)
     launch, parts = slope_launch(call, base, count, strength, scale, out, keys=False)
@@ -248,67 +232,9 @@ def query_launch(
     m, d = call.q.shape
     block = min(call.block_dim, 256)
     rows = max(1, 2048 // block)
-    return Launch(
-        f"sparse_infonce queries{' and temperature' if needs_t else ''} backward, {str(call.q.dtype)[6:]} {m} x {d}",
+    return launch_of(
+        f"queries{' and temperature' if needs_t else ''} backward, {str(call.q.dtype)[6:]} {m} x {d}",
         tk.query_kernel, (triton.cdiv(m, rows),),
         (call.q, direction, weight, call.temperature, grad if needs_q else None, slope if needs_t else None, m, d),
         {"BLOCK_M": rows, "BLOCK_D": block, "GRADIENT": needs_q, "TEMPERATURE": needs_t}, Tiles(rows, 1, 4, 1),
     )  # fmt: skip
-
-
-# The chunked form.
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b in fp32, whatever a and b are."""
-    if a.dtype == torch.float32:
-        return torch.mm(a, b)
-    return torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda else torch.mm(a.float(), b.float())
-
-
-def dense_launch(
-    s: Tensor, call: Call, rows: slice, first: int, weight: Tensor, count: Tensor,
-    statistics: tuple[Tensor, ...], slope: Tensor | None, *, new: bool,
-) -> Launch:  # fmt: skip
-    loss, top1, logit, base = statistics
-    m, n = s.shape
-    return Launch(
-        f"sparse_infonce {'statistics of' if new else 'slopes of'} a strip, {str(call.q.dtype)[6:]} {m} x {n}",
-        tk.dense_kernel, (m,),
-        (
-            s, call.positives[rows], call.temperature, None if call.query_groups is None else call.query_groups[rows],
-            call.key_groups, weight, loss, top1, logit, base, count if call.groups == 2 else None, slope,
-            len(call.q), n, first,
-        ),
-        {"BLOCK": 2048, "GROUPS": call.groups, "STATISTICS": new, "SLOPE": slope is not None}, Tiles(1, 2048, 8, 1),
-    )  # fmt: skip
-
-
-def chunked_forward(call: Call, out: tuple[Tensor, ...], wants_direction: bool) -> None:
-    loss, top1, logit, base, count, direction = out
-    weight, factor = _unweighted(call)
-    height = max(1, STRIP_ELEMENTS // len(call.k))
-    with torch.autocast(call.q.device.type, enabled=False):
-        for start in range(0, len(call.q), height):
-            rows = slice(start, start + height)
-            s = _product(call.q[rows], call.k.T)
-            slope = torch.empty_like(s, dtype=call.q.dtype) if wants_direction else None
-            found = (loss[rows], top1[rows], logit[rows], base[:, start:])  # rows of `base` stay M apart
-            dense_launch(s, call, rows, 0, weight[rows], count[rows], found, slope, new=True).run()
-            if slope is not None:
-                direction[rows] = _product(slope, call.k) * factor
-
-
-def chunked_keys(
-    call: Call, base: Tensor, count: Tensor, strength: Tensor, factor: Tensor, grad: Tensor
-) -> None:
-    """Strips of keys here, so that no strip adds to what another wrote."""
-    width = max(1, STRIP_ELEMENTS // len(call.q))
-    with torch.autocast(call.q.device.type, enabled=False):
-        for start in range(0, len(call.k), width):
-            keys = call.k[start : start + width]
-            s = _product(call.q, keys.T)
-            slope = torch.empty_like(s, dtype=call.q.dtype)
-            statistics = (base, base, base, base)  # only the last is read
-            dense_launch(s, call, slice(None), start, strength, count, statistics, slope, new=False).run()
-            grad[start : start + width] = _product(slope.T, call.q) * factor

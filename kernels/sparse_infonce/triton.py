@@ -13,20 +13,10 @@ import torch
 from torch import Tensor
 
 from ..compilation import Shipped
+from ..compilation.launch import Launch
 from . import triton_kernels as tk
-from .launches import (
-    STRIP_ELEMENTS,
-    Call,
-    Launch,
-    chunked_forward,
-    chunked_keys,
-    dense_launch,
-    fused_direction,
-    fused_forward,
-    query_launch,
-    slope_launch,
-    strength_of,
-)  # fmt: skip
+from .chunked import STRIP_ELEMENTS, chunked_forward, chunked_keys, dense_launch
+from .launches import Call, fused_direction, fused_forward, query_launch, slope_launch, strength_of
 from .reference import RowStatistics
 from .unit_rows import unit_launches
 
@@ -240,7 +230,11 @@ def shipped() -> list[Shipped]:
 
     Launches that know nothing of groups come with every form of them; each is listed once.
     """
-    every = [_as_shipped(launch) for shape in _SHIPPED for launch in _launches(*shape)]
+    every = [
+        launch.shipped(dots=launch.kernel in (tk.positive_kernel, tk.row_kernel, tk.slope_kernel))
+        for shape in _SHIPPED
+        for launch in _launches(*shape)
+    ]
     return list({one.name: one for one in every}.values())
 
 
@@ -267,12 +261,3 @@ def _launches(m: int, n: int, d: int, dtype: torch.dtype, groups: int) -> Iterat
                 )
         yield query_launch(call, direction, logit, torch.empty_like(q), logit, True, False)
         yield query_launch(call, direction, logit, torch.empty_like(q), logit, True, True)
-
-
-def _as_shipped(launch: Launch) -> Shipped:
-    arguments = tuple(x.dtype if isinstance(x, Tensor) else x for x in launch.arguments)
-    dots = launch.kernel in (tk.positive_kernel, tk.row_kernel, tk.slope_kernel)
-    return Shipped(
-        launch.name, launch.kernel, arguments, launch.constants,
-        num_warps=launch.tiles.warps, num_stages=launch.tiles.stages, dots=dots,
-    )  # fmt: skip

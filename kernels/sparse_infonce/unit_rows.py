@@ -13,7 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launches import Launch, Tiles
+from ..compilation.launch import Launch
+from .launches import Tiles, launch_of
 
 __all__ = ["unit_launches", "unit_rows"]
 
@@ -73,9 +74,8 @@ def _launch(name: str, kernel: Any, tensors: tuple[Tensor, ...], x: Tensor) -> L
     block_dim = min(1024, triton.next_power_of_2(dim))
     block_rows = max(1, 2048 // block_dim)
     constants = {"BLOCK_R": block_rows, "BLOCK_D": block_dim, "EPSILON": EPSILON}
-    label = f"sparse_infonce {name}, {str(x.dtype)[6:]} {rows} x {dim}"
-    return Launch(
-        label,
+    return launch_of(
+        f"{name}, {str(x.dtype)[6:]} {rows} x {dim}",
         kernel,
         (triton.cdiv(rows, block_rows),),
         (*tensors, rows, dim),

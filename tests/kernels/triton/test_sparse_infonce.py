@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from scalefast import kernels
-from scalefast.kernels.ops.sparse_infonce import launches, unit_rows
+from scalefast.kernels.ops.sparse_infonce import chunked, launches, unit_rows
 from scalefast.kernels.ops.sparse_infonce import triton as fused
 
 CUDA = torch.cuda.is_available()
@@ -134,7 +134,7 @@ def test_wide_rows(dim, dtype, tf32, device, within_error):
 
 @pytest.mark.parametrize("grouped", [None, "positive"])
 def test_strips_of_a_chunked_product(grouped, device, within_error, monkeypatch):
-    monkeypatch.setattr(launches, "STRIP_ELEMENTS", 100)  # 3 rows, or 4 keys
+    monkeypatch.setattr(chunked, "STRIP_ELEMENTS", 100)  # 3 rows, or 4 keys
     assert fused.plan(23, 31, 9, torch.float32).form == "chunked"
     check_case((23, 31, 9), torch.float32, device, within_error, grouped=grouped)
 
