@@ -6,9 +6,8 @@ and one head. Nothing is saved for the backward pass but q, k and v.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ import triton
 from torch import Tensor
 
 from ..compilation import Shipped
+from ..compilation.launch import Launch
 from ..philox import RandomState, Site, dropout_limit, site_word
 from .layout import SetLayout, most_tokens, tile_rows
 from .triton_kernels import backward_kernel, forward_kernel
@@ -68,24 +68,19 @@ def _random(rng: RandomState | None) -> tuple[Tensor | None, Tensor | None, int]
     return (None, None, 0) if rng is None else (rng.state, rng.rows, rng.layer)
 
 
+# The custom ops. `tiles`, `owners` and `offsets` are those of a `SetLayout`, None for padded sets; dropout is drawn from
+# `state` and `rows`. One backward op serves both forms: it writes the gradients of q, k and v side by side.
+
+
 @torch.library.custom_op("scalefast::set_attention_forward", mutates_args=())
 def _forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    lengths: Tensor | None,
-    tiles: Tensor | None,
-    owners: Tensor | None,
-    offsets: Tensor | None,
-    state: Tensor | None,
-    rows: Tensor | None,
-    longest: int,
-    dropout_p: float,
-    layer: int,
-) -> Tensor:
+    q: Tensor, k: Tensor, v: Tensor,
+    lengths: Tensor | None, tiles: Tensor | None, owners: Tensor | None, offsets: Tensor | None,
+    state: Tensor | None, rows: Tensor | None, longest: int, dropout_p: float, layer: int,
+) -> Tensor:  # fmt: skip
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-    launch = _Launch(q, lengths, tiles, owners, offsets, state, rows, longest, dropout_p, layer)
-    launch(forward_kernel, (q, k, v), (out,), (q, k, v))
+    where = (lengths, tiles, owners, offsets, state, rows)
+    _launch(forward_kernel, (q, k, v), (out,), where, longest, dropout_p, layer).run()
     return out
 
 
@@ -94,62 +89,16 @@ def _(q, k, v, lengths, tiles, owners, offsets, state, rows, longest, dropout_p,
     return torch.empty(q.shape, dtype=q.dtype, device=q.device)
 
 
-@torch.library.custom_op("scalefast::set_attention_backward", mutates_args=())
-def _backward(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    lengths: Tensor | None,
-    tiles: Tensor | None,
-    owners: Tensor | None,
-    offsets: Tensor | None,
-    state: Tensor | None,
-    rows: Tensor | None,
-    longest: int,
-    dropout_p: float,
-    layer: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    dq, dk, dv = (torch.empty(q.shape, dtype=q.dtype, device=q.device) for _ in range(3))
-    launch = _Launch(q, lengths, tiles, owners, offsets, state, rows, longest, dropout_p, layer)
-    launch(backward_kernel, (grad, q, k, v), (dq, dk, dv), (grad, q, k, v), (dq.shape[-2] * dq.shape[-1],))
-    return dq, dk, dv
-
-
-@_backward.register_fake
-def _(grad, q, k, v, lengths, tiles, owners, offsets, state, rows, longest, dropout_p, layer):
-    return tuple(torch.empty(q.shape, dtype=q.dtype, device=q.device) for _ in range(3))
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:9])
-    ctx.numbers = inputs[9:]
-
-
-def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return (*_backward(grad, *ctx.saved_tensors, *ctx.numbers), *[None] * 9)
-
-
-_forward.register_autograd(_gradients, setup_context=_setup_context)
-
-
 @torch.library.custom_op("scalefast::set_attention_qkv_forward", mutates_args=())
 def _forward_qkv(
     qkv: Tensor,
-    lengths: Tensor | None,
-    tiles: Tensor | None,
-    owners: Tensor | None,
-    offsets: Tensor | None,
-    state: Tensor | None,
-    rows: Tensor | None,
-    longest: int,
-    dropout_p: float,
-    layer: int,
-) -> Tensor:
+    lengths: Tensor | None, tiles: Tensor | None, owners: Tensor | None, offsets: Tensor | None,
+    state: Tensor | None, rows: Tensor | None, longest: int, dropout_p: float, layer: int,
+) -> Tensor:  # fmt: skip
     q, k, v = qkv.unbind(-3)
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-    launch = _Launch(q, lengths, tiles, owners, offsets, state, rows, longest, dropout_p, layer)
-    launch(forward_kernel, (q, k, v), (out,), (q, k, v))
+    where = (lengths, tiles, owners, offsets, state, rows)
+    _launch(forward_kernel, (q, k, v), (out,), where, longest, dropout_p, layer).run()
     return out
 
 
@@ -158,105 +107,82 @@ def _(qkv, lengths, tiles, owners, offsets, state, rows, longest, dropout_p, lay
     return torch.empty((*qkv.shape[:-3], *qkv.shape[-2:]), dtype=qkv.dtype, device=qkv.device)
 
 
-@torch.library.custom_op("scalefast::set_attention_qkv_backward", mutates_args=())
-def _backward_qkv(
-    grad: Tensor,
-    qkv: Tensor,
-    lengths: Tensor | None,
-    tiles: Tensor | None,
-    owners: Tensor | None,
-    offsets: Tensor | None,
-    state: Tensor | None,
-    rows: Tensor | None,
-    longest: int,
-    dropout_p: float,
-    layer: int,
-) -> Tensor:
-    q, k, v = qkv.unbind(-3)
-    out = torch.empty(qkv.shape, dtype=qkv.dtype, device=qkv.device)
-    launch = _Launch(q, lengths, tiles, owners, offsets, state, rows, longest, dropout_p, layer)
-    a_token = 3 * q.shape[-2] * q.shape[-1]
-    launch(backward_kernel, (grad, q, k, v), out.unbind(-3), (grad, q, k, v), (a_token,))
+@torch.library.custom_op("scalefast::set_attention_backward", mutates_args=())
+def _backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor,
+    lengths: Tensor | None, tiles: Tensor | None, owners: Tensor | None, offsets: Tensor | None,
+    state: Tensor | None, rows: Tensor | None, longest: int, dropout_p: float, layer: int,
+) -> Tensor:  # fmt: skip
+    """[..., 3, h, d]: the gradients of q, k and v of each token."""
+    out = torch.empty((*q.shape[:-2], 3, *q.shape[-2:]), dtype=q.dtype, device=q.device)
+    where = (lengths, tiles, owners, offsets, state, rows)
+    _launch(backward_kernel, (grad, q, k, v), out.unbind(-3), where, longest, dropout_p, layer).run()
     return out
 
 
-@_backward_qkv.register_fake
-def _(grad, qkv, lengths, tiles, owners, offsets, state, rows, longest, dropout_p, layer):
-    return torch.empty(qkv.shape, dtype=qkv.dtype, device=qkv.device)
+@_backward.register_fake
+def _(grad, q, k, v, lengths, tiles, owners, offsets, state, rows, longest, dropout_p, layer):
+    return torch.empty((*q.shape[:-2], 3, *q.shape[-2:]), dtype=q.dtype, device=q.device)
 
 
-def _setup_context_qkv(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:7])
-    ctx.numbers = inputs[7:]
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, longest, dropout_p, layer = inputs
+    ctx.save_for_backward(*tensors)
+    ctx.numbers = (longest, dropout_p, layer)
 
 
-def _gradients_qkv(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return (_backward_qkv(grad, *ctx.saved_tensors, *ctx.numbers), *[None] * 9)
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return (*_backward(grad, *ctx.saved_tensors, *ctx.numbers).unbind(-3), *[None] * 9)
 
 
-_forward_qkv.register_autograd(_gradients_qkv, setup_context=_setup_context_qkv)
+def _gradient_qkv(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    qkv, *where = ctx.saved_tensors
+    return (_backward(grad, *qkv.unbind(-3), *where, *ctx.numbers), *[None] * 9)
 
 
-@dataclass(frozen=True)
-class _Launch:
-    """One launch: what forward and backward share."""
+_forward.register_autograd(_gradients, setup_context=_save)
+_forward_qkv.register_autograd(_gradient_qkv, setup_context=_save)
 
-    q: Tensor
-    lengths: Tensor | None
-    tiles: Tensor | None
-    owners: Tensor | None
-    offsets: Tensor | None
-    state: Tensor | None
-    rows: Tensor | None
-    longest: int
-    dropout_p: float
-    layer: int
 
-    def __call__(
-        self,
-        kernel: Any,
-        read: tuple[Tensor, ...],
-        written: tuple[Tensor, ...],
-        strided: tuple[Tensor, ...],
-        further: tuple[int, ...] = (),
-    ) -> None:
-        if self.q.numel() == 0:
-            return
-        heads, dim = self.q.shape[-2:]
-        rows = tile_rows(self.longest)
-        sets_a_tile = rows // self.longest
-        if self.tiles is None:
-            sets = self.q.shape[0]
-            tiles = -(-sets // sets_a_tile)
-        else:
-            sets, tiles = 0, self.tiles.numel() - 1
-        dropped = self.state is not None
-        limit, keep_scale = dropout_limit(self.dropout_p) if dropped else (0, 1.0)
-        constants, warps = _constants(
-            self.longest, dim, self.q.dtype, packed=self.tiles is not None, dropped=dropped
-        )
-        optional = (self.lengths, self.tiles, self.owners, self.offsets, self.state, self.rows)
-        with torch.cuda.device_of(self.q) if self.q.is_cuda else contextlib.nullcontext():
-            kernel[(tiles * heads,)](
-                *read,
-                *written,
-                *(None if t is None else t.contiguous() for t in optional),
-                sets,
-                self.longest,
-                sets_a_tile,
-                heads,
-                dim,
-                *(stride for t in strided for stride in _strides(t)),
-                *further,
-                1.0 / math.sqrt(dim),
-                site_word(_SITE, self.layer),
-                limit,
-                keep_scale,
-                **constants,
-                num_warps=warps,
-                num_stages=1,
-                enable_fp_fusion=True,  # stated, since the default changes with Triton 3.10
-            )
+def _launch(
+    kernel: Any, read: tuple[Tensor, ...], written: tuple[Tensor, ...], where: tuple[Tensor | None, ...],
+    longest: int, dropout_p: float, layer: int,
+) -> Launch:  # fmt: skip
+    """The launch of either kernel: `read` is q, k, v, in the backward pass behind the gradient of the output.
+
+    The forward kernel writes its output contiguously; the backward kernel is told how far the tokens of dq, dk and dv
+    lie apart, each of h d numbers side by side.
+    """
+    q = read[-1]
+    _, tiles, _, _, state, _ = where
+    heads, dim = q.shape[-2:]
+    sets_a_tile = tile_rows(longest) // max(1, longest)
+    sets, count = (q.shape[0], -(-q.shape[0] // sets_a_tile)) if tiles is None else (0, tiles.numel() - 1)
+    limit, keep_scale = (0, 1.0) if state is None else dropout_limit(dropout_p)
+    constants, warps = _constants(longest, dim, q.dtype, packed=tiles is not None, dropped=state is not None)
+    apart = (written[0].stride(-3),) if kernel is backward_kernel else ()
+    return Launch(
+        kernel,
+        (count * heads if q.numel() else 0,),
+        (
+            *read,
+            *written,
+            *(None if t is None else t.contiguous() for t in where),
+            sets,
+            longest,
+            sets_a_tile,
+            heads,
+            dim,
+            *(stride for t in read for stride in _strides(t)),
+            *apart,
+            1.0 / math.sqrt(dim),
+            site_word(_SITE, layer),
+            limit,
+            keep_scale,
+        ),
+        constants,
+        warps,
+    )
 
 
 def _strides(t: Tensor) -> tuple[int, ...]:
@@ -264,17 +190,21 @@ def _strides(t: Tensor) -> tuple[int, ...]:
     return t.stride() if t.ndim == 4 else (0, *t.stride())
 
 
+def _tensor_cores(dtype: torch.dtype) -> bool:
+    return dtype != torch.float32 or torch.get_float32_matmul_precision() != "highest"
+
+
 def _constants(
     longest: int, dim: int, dtype: torch.dtype, *, packed: bool, dropped: bool
 ) -> tuple[dict[str, Any], int]:
     """What a kernel is compiled for, and its warps."""
     rows = tile_rows(longest)
-    exact = dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
+    exact = not _tensor_cores(dtype)
     return {
         "TILE": rows,
         "DIM": max(16, triton.next_power_of_2(dim)),
         "PACKED": packed,
-        "SINGLE": not packed and rows // longest == 1,
+        "SINGLE": not packed and rows // max(1, longest) == 1,
         "WORDS": -(-longest // 32) if dropped else 1,
         "BLOCKS": min(4, triton.next_power_of_2(-(-longest // 8))) if dropped else 1,
         "PRECISION": "ieee" if exact else "tf32",
@@ -287,8 +217,8 @@ _SHAPES = ((9, 8, 32), (17, 8, 64), (33, 4, 128), (128, 8, 64))
 
 
 def shipped() -> list[Shipped]:
-    """The configurations that are compiled ahead, with their budgets on sm_90."""
-    out = []
+    """The configurations that are compiled ahead, with their budgets on sm_90, made by the code that launches."""
+    out: list[Shipped] = []
     for longest, heads, dim in _SHAPES:
         for dropped in (False, True):
             for packed in (False, True) if longest == 9 else (False,):
@@ -300,31 +230,24 @@ def shipped() -> list[Shipped]:
 
 def _shipped(
     longest: int, heads: int, dim: int, dtype: torch.dtype, *, packed: bool, dropped: bool
-) -> list[Shipped]:
-    constants, warps = _constants(longest, dim, dtype, packed=packed, dropped=dropped)
+) -> Iterator[Shipped]:
     name = f"{longest} tokens, head dim {dim}, {str(dtype).removeprefix('torch.')}"
     name += (", packed" if packed else "") + (", dropout" if dropped else "")
-    optional = (
-        None,  # lengths
-        *((torch.int64, torch.int32, torch.int64) if packed else (None, None, None)),
-        *((torch.int64, torch.int64) if dropped else (None, None)),
-    )
-    sizes = (0 if packed else 1024, longest, constants["TILE"] // longest, heads, dim)
-    width = heads * dim
-    fused = (0 if packed else longest * 3 * width, 3 * width, dim, 1)  # q, k, v of one projection
-    plain = (0 if packed else longest * width, width, dim, 1)
-    limit, keep_scale = dropout_limit(0.1 if dropped else 0.0)
-    last = (1.0 / math.sqrt(dim), site_word(_SITE, 0), limit, keep_scale)
-    dots = constants["PRECISION"] != "ieee"
-    small = dim <= 64 and dots
+    with torch.device("meta"):
+        whole = torch.empty(*((1024 * longest,) if packed else (1024, longest)), 3, heads, dim, dtype=dtype)
+        numbers = torch.empty(1025, dtype=torch.int64)
+        where = (
+            None,  # lengths
+            *((numbers, numbers.to(torch.int32), numbers) if packed else (None, None, None)),
+            *((numbers, numbers) if dropped else (None, None)),
+        )
+        q, k, v = whole.unbind(-3)
+        grad = torch.empty(q.shape, dtype=dtype)
+    numbers_of = (where, longest, 0.1 if dropped else 0.0, 0)
+    dots = _tensor_cores(dtype)
     # A head dimension of 128 and fp32 without tensor cores may spill; the shapes that this library trains may not.
-    common = {"constants": constants, "num_warps": warps, "num_stages": 1, "dots": dots}
-    forward = (*[dtype] * 4, *optional, *sizes, *fused * 3, *last)
-    backward = (*[dtype] * 7, *optional, *sizes, *plain, *fused * 3, width, *last)
-    spill = 0 if small else 1024
-    return [
-        Shipped(f"set_attention forward, {name}", forward_kernel, forward, max_spill_bytes=spill, **common),
-        Shipped(
-            f"set_attention backward, {name}", backward_kernel, backward, max_spill_bytes=spill, **common
-        ),
-    ]
+    budget: dict[str, Any] = {"max_spill_bytes": 0 if dim <= 64 and dots else 1024, "dots": dots}
+    forward = _launch(forward_kernel, (q, k, v), (grad,), *numbers_of)
+    backward = _launch(backward_kernel, (grad, q, k, v), whole.unbind(-3), *numbers_of)
+    yield forward.shipped(f"set_attention forward, {name}", **budget)
+    yield backward.shipped(f"set_attention backward, {name}", **budget)
