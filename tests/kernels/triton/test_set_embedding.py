@@ -140,7 +140,7 @@ def test_mask_drawn_in_the_kernel_is_draw_mask(shape, probability, device):
 
 def test_many_shares_are_summed(device, within_error, monkeypatch):
     """More tiles than programs, and more programs than one step of the second stage."""
-    from scalefast.kernels.ops.set_embedding import triton as fused
+    from scalefast.kernels.ops.set_embedding import triton_embed as fused
 
     monkeypatch.setattr(fused, "_BACKWARD_BYTES", 64)  # tiles of one row
     monkeypatch.setattr(fused, "_PROGRAMS", 130)
