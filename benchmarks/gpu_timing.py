@@ -1,4 +1,4 @@
-"""Time on a GPU: a captured CUDA graph replayed over rotating inputs, and what the chip itself can do.
+"""Time on a GPU: a captured CUDA graph replayed over rotating inputs, beside peers, and what the chip itself can do.
 
 Inputs rotate so that the 50 MB cache of an H100 does not hold them from one replay to the next.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["copy_bandwidth", "graph_replay_seconds", "matmul_rate", "spread"]
+__all__ = ["copy_bandwidth", "finished", "graph_replay_seconds", "matmul_rate", "spread", "time_beside_peers"]
 
 
 def graph_replay_seconds(
@@ -61,6 +61,53 @@ def spread(seconds: Sequence[float]) -> dict[str, float]:
         "p50_us": statistics.median(seconds) * 1e6,
         "p80_us": cuts[3] * 1e6,
     }
+
+
+def time_beside_peers(
+    info: dict[str, Any],
+    ours: dict[str, Callable[..., Any]],
+    peers: dict[str, Callable[[], Callable[..., Any]]],
+    *,
+    check: Callable[[Callable[..., Any]], None],
+    inputs_to_rotate: Sequence[tuple[Any, ...]],
+    wrap: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda function: function,
+    repeats: int = 50,
+) -> None:
+    """Fill `info` (pytest-benchmark's `extra_info`) with the device time of ours and of every peer that can be had.
+
+    A peer is a function of nothing that makes it, so that one that is not installed fails there. `check` refuses a
+    wrong result; `wrap` turns a function into what is timed, with its backward pass say. Peers that are absent, refuse
+    or are wrong are listed under "absent" with their reason.
+    """
+
+    def device_time(function: Callable[..., Any]) -> dict[str, float]:
+        return spread(
+            graph_replay_seconds(wrap(function), inputs_to_rotate=inputs_to_rotate, repeats=repeats)
+        )
+
+    info["gpu"], info["torch"] = torch.cuda.get_device_name(), torch.__version__
+    for name, function in ours.items():
+        info[name] = device_time(function)
+    info["peers"], info["absent"] = {}, {}
+    for name, build in peers.items():
+        try:
+            function = build()
+            check(function)
+            info["peers"][name] = device_time(function)
+        except Exception as error:  # a peer may fail in any way of its own: it is said, and not timed
+            info["absent"][name] = f"{type(error).__name__}: {error}"[:200]
+            torch.cuda.synchronize()
+
+
+def finished(function: Callable[..., Any], *inputs: Any) -> Callable[[], None]:
+    """A call that returns when the GPU, if there is one, is done: for wall time."""
+
+    def call() -> None:
+        function(*inputs)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+    return call
 
 
 def copy_bandwidth(megabytes: int = 512) -> float:

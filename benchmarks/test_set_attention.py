@@ -8,8 +8,6 @@ reference against the plain formula, at a small shape.
 from __future__ import annotations
 
 import importlib
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,14 +22,6 @@ CUDA = torch.cuda.is_available()
 SHAPES = [(1024, 9, 8, 32), (512, 17, 8, 64)] if CUDA else [(64, 9, 8, 32)]
 DTYPE = torch.bfloat16 if CUDA else torch.float32
 DEVICE = "cuda" if CUDA else "cpu"
-
-
-@pytest.fixture(scope="module")
-def timing():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parent))
-        yield importlib.import_module("gpu_timing")
-        sys.modules.pop("gpu_timing")
 
 
 def make(shape, seed=0):
@@ -141,31 +131,19 @@ def test_device_time_beside_peers(shape, direction, benchmark, timing):
     # Enough different inputs to overflow the cache of 50 MB.
     rotated = [make(shape, seed=i) for i in range(max(2, int(100e6 / (8 * make(shape)[0].numel()))))]
 
-    def device_time(function):
-        return timing.spread(timing.graph_replay_seconds(wrap(function), inputs_to_rotate=rotated))
-
     check(ours, shape)
     info = benchmark.extra_info
-    info["gpu"], info["torch"] = torch.cuda.get_device_name(), torch.__version__
-    info["ours"] = device_time(ours)
-    info["ours with dropout 0.1"] = device_time(with_dropout(shape))
+    timing.time_beside_peers(
+        info,
+        {"ours": ours, "ours with dropout 0.1": with_dropout(shape)},
+        peers(shape),
+        check=lambda function: check(function, shape),
+        inputs_to_rotate=rotated,
+        wrap=wrap,
+    )
     info["floor_us"] = tensors * 2 * rotated[0][0].numel() / timing.copy_bandwidth() * 1e6
     info["ours over the floor"] = info["ours"]["p50_us"] / info["floor_us"]
-    info["peers"], info["absent"] = {}, {}
-    for name, build in peers(shape).items():
-        try:
-            function = build()
-            check(function, shape)
-            info["peers"][name] = device_time(function)
-        except Exception as error:  # a peer may fail in any way of its own: it is said, and not timed
-            info["absent"][name] = f"{type(error).__name__}: {error}"[:200]
-            torch.cuda.synchronize()
-
-    def eager():
-        wrap(ours)(*rotated[0])
-        torch.cuda.synchronize()
-
-    benchmark.pedantic(eager, rounds=50, warmup_rounds=5)
+    benchmark.pedantic(timing.finished(wrap(ours), *rotated[0]), rounds=50, warmup_rounds=5)
 
 
 @pytest.mark.skipif(CUDA, reason="on CUDA the kernels are timed")

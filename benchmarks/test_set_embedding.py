@@ -7,10 +7,6 @@ times the reference at a small shape. Results are compared with fp64 before anyt
 
 from __future__ import annotations
 
-import statistics
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -30,7 +26,7 @@ def plain_embedding(x, position, mask, mask_token, cls_token):
     return torch.cat([cls_token.to(x.dtype).expand(len(x), 1, x.shape[2]), tokens], dim=1)
 
 
-def plain_views(bank, positions, rows, *, views, state):
+def plain_views(bank, positions, rows, *, views):
     order = torch.argsort(torch.rand(len(rows), bank.shape[1], device=rows.device), dim=1)
     chosen = order[:, : 2 * views].reshape(-1, 2, views)
     video = rows[:, None, None]
@@ -45,22 +41,15 @@ def with_backward(function):
     return step
 
 
-def compiled(function, *inputs):
-    """`function` compiled, or None and why it cannot be."""
-    if not CUDA:
-        return None, "torch.compile: timed on a GPU only"
-    try:
-        made = torch.compile(function, fullgraph=True)
-        made(*inputs)
-    except Exception as error:  # whatever a compiler lacks on this machine
-        return None, f"torch.compile: {type(error).__name__}"
-    return made, None
+def compiled(function):
+    """A peer: `function` compiled when it is asked for, on a GPU."""
+    return lambda: torch.compile(function, fullgraph=True)
 
 
-def check(got, truth, name):
+def check(got, truth):
     error = (got.double() - truth).abs().max() / truth.abs().max()
     # The peers round the tokens' gradients to x's dtype before they return them in fp32.
-    assert error < (2e-2 if CUDA else 1e-5), f"{name} is wrong: {error:.2g}"
+    assert error < (2e-2 if CUDA else 1e-5), f"wrong by {error:.2g}"
 
 
 def inputs(shape, seed):
@@ -81,41 +70,27 @@ def inputs(shape, seed):
     return x, position, mask, token, cls, randn(sets, clips + 1, width)
 
 
-def measure(benchmark, ours, peers, rounds, moved, absent=()):
-    """Ours in wall time; ours, the peers and a copy of as many bytes in device time."""
+def measure(benchmark, timing, ours, peers, rounds, moved, check):
+    """Ours in wall time; on a GPU ours, the peers and a copy of as many bytes in device time too."""
+    check(ours)
+    info = benchmark.extra_info
     if CUDA:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.syspath_prepend(str(Path(__file__).parent))
-            from gpu_timing import graph_replay_seconds, spread
-
-            sys.modules.pop("gpu_timing")
+        timing.time_beside_peers(
+            info, {"ours": ours}, peers, check=check, inputs_to_rotate=rounds, repeats=100
+        )
         copies = [
             tuple(torch.empty(moved // 2, dtype=torch.uint8, device="cuda") for _ in "ab") for _ in rounds
         ]
-        copy = graph_replay_seconds(lambda a, b: a.copy_(b), inputs_to_rotate=copies, repeats=100)
-        benchmark.extra_info |= {
-            "gpu": torch.cuda.get_device_name(),
-            "torch": torch.__version__,
-            "bytes": moved,
-        }
-        benchmark.extra_info["copy"] = spread(copy)
-        for name, function in {"ours": ours, **peers}.items():
-            seconds = graph_replay_seconds(function, inputs_to_rotate=rounds, repeats=100)
-            share = statistics.median(copy) / statistics.median(seconds)
-            benchmark.extra_info[name] = spread(seconds) | {"share_of_copy": share}
-    benchmark.extra_info["absent"] = list(absent)
-
-    def eager():
-        ours(*rounds[0])
-        if CUDA:
-            torch.cuda.synchronize()
-
-    benchmark.pedantic(eager, rounds=20, warmup_rounds=3)
+        copy = timing.graph_replay_seconds(lambda a, b: a.copy_(b), inputs_to_rotate=copies, repeats=100)
+        info["bytes"], info["copy"] = moved, timing.spread(copy)
+        for found in (info["ours"], *info["peers"].values()):
+            found["share_of_copy"] = info["copy"]["p50_us"] / found["p50_us"]
+    benchmark.pedantic(timing.finished(ours, *rounds[0]), rounds=20, warmup_rounds=3)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("passes", ["forward", "both"])
-def test_embed_sets(benchmark, shape, passes):
+def test_embed_sets(benchmark, timing, shape, passes):
     rounds = [inputs(shape, seed) for seed in range(ROTATE if CUDA else 1)]
     count = 5 if passes == "forward" else 6
 
@@ -124,25 +99,28 @@ def test_embed_sets(benchmark, shape, passes):
 
     first = rounds[0][:count]
     exact = [t.detach().double().requires_grad_() if t.is_floating_point() else t for t in first]
-    peers = {"eager": form(plain_embedding)}
-    made, why = compiled(plain_embedding, *rounds[0][:5])
-    if made is not None:
-        peers["torch.compile"] = form(made)
     truth = as_tuple(form(plain_embedding)(*exact))
-    for name, function in {"ours": form(kernels.embed_sets), **peers}.items():
+
+    def check_all(function):
         for got, want in zip(as_tuple(function(*first)), truth, strict=True):
-            check(got, want, name)
+            check(got, want)
+
     x, mask = first[0], first[2]
     read_x = x.element_size() * shape[2] * int((~mask).sum())  # masked features are not read
     tokens = x.element_size() * x.numel()
     out = tokens + x.element_size() * shape[0] * shape[2]
     moved = read_x + tokens + out + (out + 2 * tokens if passes == "both" else 0)
+    peers = {
+        "eager": lambda: form(plain_embedding),
+        "torch.compile": lambda: form(compiled(plain_embedding)()),
+    }
     rounds = [r[:count] for r in rounds]
-    measure(benchmark, form(kernels.embed_sets), peers, rounds, moved, [why] if why else [])
+    check_all(form(plain_embedding))
+    measure(benchmark, timing, form(kernels.embed_sets), peers, rounds, moved, check_all)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_gather_masked(benchmark, shape):
+def test_gather_masked(benchmark, timing, shape):
     rounds = [inputs(shape, seed)[0:3:2] for seed in range(ROTATE if CUDA else 1)]
     capacity = kernels.default_capacity(shape[0] * shape[1], probability=0.25)
 
@@ -151,15 +129,20 @@ def test_gather_masked(benchmark, shape):
 
     x, mask = rounds[0]
     count = int(mask.sum())
-    got = ours(x, mask)
-    assert torch.equal(got[:count], x[mask]) and not got[count:].any()
+
+    def check_rows(function):
+        got = function(x, mask)
+        assert torch.equal(got[:count], x[mask]) and not got[count:].any()
+
+    def indexing():
+        raise RuntimeError("x[mask] waits for the host and cannot be captured")
+
     moved = x.element_size() * shape[2] * (count + capacity)
-    absent = ["x[mask]: waits for the host, cannot be captured"]
-    measure(benchmark, ours, {}, rounds, moved, absent)
+    measure(benchmark, timing, ours, {"eager": indexing}, rounds, moved, check_rows)
 
 
 @pytest.mark.parametrize("views", [8])
-def test_sample_views(benchmark, views):
+def test_sample_views(benchmark, timing, views):
     bank = torch.randn(VIDEOS, 16, 768, device=DEVICE, dtype=torch.float16)
     positions = torch.rand(VIDEOS, 16, 7, device=DEVICE)
     batch = 512 if CUDA else 32
@@ -170,17 +153,22 @@ def test_sample_views(benchmark, views):
         return kernels.sample_views(bank, positions, rows, views=views, rng=state)
 
     def plain(rows):
-        return plain_views(bank, positions, rows, views=views, state=state)
+        return plain_views(bank, positions, rows, views=views)
 
     (rows,) = rounds[0]
     chosen = kernels.draw_views(RandomState(state, rows), clips=16, views=views)
     assert torch.equal(ours(rows)[0], bank[rows[:, None, None], chosen])
-    peers = {"eager": plain}
-    made, why = compiled(plain, rows)
-    if made is not None:
-        peers["torch.compile"] = made
+
+    def check_clips(function):
+        """Distinct clips of the right videos; which ones is drawn otherwise by each peer."""
+        features, _ = function(rows)
+        same = (features.flatten(1, 2)[:, :, None, :8] == bank[rows][:, None, :, :8]).all(-1)
+        assert (same.sum(2) == 1).all() and (same.sum(1) <= 1).all()
+
+    peers = {"eager": lambda: plain, "torch.compile": compiled(plain)}
     moved = 2 * batch * 2 * views * (768 * 2 + 7 * 4)
-    measure(benchmark, ours, peers, rounds, moved, [why] if why else [])
+    check_clips(plain)
+    measure(benchmark, timing, ours, peers, rounds, moved, check_clips)
 
 
 def as_tuple(x):

@@ -8,8 +8,6 @@ fp32: the reference against the plain formula, at a small shape.
 from __future__ import annotations
 
 import importlib
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -26,14 +24,6 @@ DEVICE = "cuda" if CUDA else "cpu"
 TEMPERATURE = 0.2
 DENSE_LIMIT = 1 << 28
 """Logits from which peers that hold all of them are left out: 1 GB in fp32, and several times that in passing."""
-
-
-@pytest.fixture(scope="module")
-def timing():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parent))
-        yield importlib.import_module("gpu_timing")
-        sys.modules.pop("gpu_timing")
 
 
 def make(shape, seed=0):
@@ -136,39 +126,26 @@ def test_device_time_beside_peers(shape, benchmark, timing):
     # Enough different inputs to overflow the cache of 50 MB.
     rotated = [make(shape, seed=i) for i in range(max(2, int(100e6 / (2 * d * (m + n)))))]
 
-    def device_time(function):
-        repeats = 10 if large else 50
-        return timing.spread(
-            timing.graph_replay_seconds(both(function), inputs_to_rotate=rotated, repeats=repeats)
-        )
-
     check(ours, shape)
     info = benchmark.extra_info
-    info["gpu"], info["torch"] = torch.cuda.get_device_name(), torch.__version__
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     both(ours)(*rotated[0])
     info["memory_mb"] = (torch.cuda.max_memory_allocated() - before) / 1e6
-    info["ours"] = device_time(ours)
+    timing.time_beside_peers(
+        info,
+        {"ours": ours},
+        peers(shape),
+        check=lambda function: check(function, shape),
+        inputs_to_rotate=rotated,
+        wrap=both,
+        repeats=10 if large else 50,
+    )
     flops = 8.0 * m * n * d
     info["tflops"] = flops / info["ours"]["p50_us"] / 1e6
     info["floor_us"] = flops / timing.matmul_rate() * 1e6
     info["ours over the floor"] = info["ours"]["p50_us"] / info["floor_us"]
-    info["peers"], info["absent"] = {}, {}
-    for name, build in peers(shape).items():
-        try:
-            function = build()
-            check(function, shape)
-            info["peers"][name] = device_time(function)
-        except Exception as error:  # a peer may fail in any way of its own: it is said, and not timed
-            info["absent"][name] = f"{type(error).__name__}: {error}"[:200]
-            torch.cuda.synchronize()
-
-    def eager():
-        both(ours)(*rotated[0])
-        torch.cuda.synchronize()
-
-    benchmark.pedantic(eager, rounds=5 if large else 50, warmup_rounds=2)
+    benchmark.pedantic(timing.finished(both(ours), *rotated[0]), rounds=5 if large else 50, warmup_rounds=2)
 
 
 @pytest.mark.skipif(CUDA, reason="on CUDA the kernels are timed")

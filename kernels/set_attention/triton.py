@@ -68,8 +68,8 @@ def _random(rng: RandomState | None) -> tuple[Tensor | None, Tensor | None, int]
     return (None, None, 0) if rng is None else (rng.state, rng.rows, rng.layer)
 
 
-# The custom ops. `tiles`, `owners` and `offsets` are those of a `SetLayout`, None for padded sets; dropout is drawn from
-# `state` and `rows`. One backward op serves both forms: it writes the gradients of q, k and v side by side.
+# The custom ops. `tiles`, `owners` and `offsets` are those of a `SetLayout`, or None for padded sets; dropout is drawn
+# from `state` and `rows`. One backward op serves both forms: it writes the gradients of q, k and v side by side.
 
 
 @torch.library.custom_op("scalefast::set_attention_forward", mutates_args=())
