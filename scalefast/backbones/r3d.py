@@ -1,4 +1,8 @@
-"""R3D, a residual network of 3-D convolutions (Tran et al., CVPR 2018, arXiv 1711.11248).
+"""R3D, a residual network of 3-D convolutions, in its two published forms.
+
+Depths 10 and 18: blocks of two 3 x 3 x 3 convolutions (Tran et al., CVPR 2018, arXiv 1711.11248). Depths 50, 101 and
+152: CVRL's encoders (Qian et al., CVPR 2021, arXiv 2008.03800), bottlenecks as in the Slow pathway of SlowFast with a
+stem that spans 5 frames and takes every second one.
 
 It needs no download: weights come from a seed, the same on every machine. Untrained, its features are fixed
 functions of the clip (what they tell is in docs/backbones.md); trained, it is an encoder in the same folder
@@ -19,33 +23,38 @@ import torch
 from torch import nn
 
 from scalefast.backbones.motion_energy import MotionEnergyStem
+from scalefast.backbones.residual import GROUPS, BasicBlock, Bottleneck, Norm, normalisation
 from scalefast.backbones.spec import BackboneSpec, checked_colour
 from scalefast.errors import InputError
 
 __all__ = ["R3D", "R3DConfig"]
 
-Depth = Literal["tiny", "10", "18"]
+Depth = Literal["tiny", "10", "18", "50", "101", "152"]
 Stem = Literal["conv", "motion-energy"]
-Norm = Literal["batch", "group"]
 Pooling = Literal["mean", "pyramid"]
 
-_GROUPS = 8  # of group normalisation; channel counts are multiples of it
+_TEMPORAL = (1, 1, 3, 3)  # frames that the first convolution of a bottleneck spans, by stage
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
     blocks: tuple[int, ...]
-    """Residual blocks of each stage; stages after the first halve T, H and W."""
+    """Residual blocks of each stage; stages after the first halve H and W, and T where blocks are basic."""
     width: int
     """Channels of the first stage; they double from stage to stage."""
-    first_stride: int
+    first_stride: int = 1
     """Of the first stage."""
+    bottleneck: bool = False
+    """Bottlenecks, whose outputs have four times the stage's channels; else basic blocks."""
 
 
 _LAYOUTS: dict[str, _Layout] = {
     "tiny": _Layout(blocks=(1, 1), width=64, first_stride=2),
-    "10": _Layout(blocks=(1, 1, 1, 1), width=64, first_stride=1),
-    "18": _Layout(blocks=(2, 2, 2, 2), width=64, first_stride=1),
+    "10": _Layout(blocks=(1, 1, 1, 1), width=64),
+    "18": _Layout(blocks=(2, 2, 2, 2), width=64),
+    "50": _Layout(blocks=(3, 4, 6, 3), width=64, bottleneck=True),
+    "101": _Layout(blocks=(3, 4, 23, 3), width=64, bottleneck=True),
+    "152": _Layout(blocks=(3, 8, 36, 3), width=64, bottleneck=True),
 }
 
 
@@ -55,11 +64,12 @@ class R3DConfig:
 
     depth: Depth = "18"
     """`"18"` as published (four stages of 2 basic blocks), `"10"` with one block a stage, `"tiny"` with two
-    stages of one."""
+    stages of one; `"50"`, `"101"`, `"152"`: CVRL's, with bottlenecks."""
     width: float = 1.0
     """Factor on the channel counts of the stages, which are rounded to multiples of 8."""
     stem: Stem = "conv"
-    """`"conv"`: 3 x 7 x 7 convolution, as published; `"motion-energy"`: computed filters that see motion."""
+    """`"conv"`: a convolution as published, 3 x 7 x 7 at full rate, for bottlenecks 5 x 7 x 7 at half the rate and
+    pooled in space; `"motion-energy"`: computed filters that see motion."""
     norm: Norm = "batch"
     """Batch normalisation, as published, or group normalisation, which needs no statistics from training."""
     pooling: Pooling = "mean"
@@ -110,30 +120,10 @@ class R3DConfig:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels of each stage."""
+        """Channels of each stage; inside its bottlenecks, where it has them."""
         layout = _LAYOUTS[self.depth]
         first = layout.width * self.width
-        return tuple(max(_GROUPS, _GROUPS * round(first * 2**i / _GROUPS)) for i in range(len(layout.blocks)))
-
-
-class BasicBlock(nn.Module):
-    """Two 3 x 3 x 3 convolutions, each normalised, added to the input (projected where the shape changes)."""
-
-    def __init__(self, inputs: int, outputs: int, *, stride: int, norm: Norm) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv3d(inputs, outputs, 3, stride, 1, bias=False)
-        self.norm1 = _norm(norm, outputs)
-        self.conv2 = nn.Conv3d(outputs, outputs, 3, 1, 1, bias=False)
-        self.norm2 = _norm(norm, outputs)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.Conv3d(inputs, outputs, 1, stride, bias=False), _norm(norm, outputs)
-            )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.norm1(self.conv1(x)).relu()
-        return (self.norm2(self.conv2(y)) + self.shortcut(x)).relu()
+        return tuple(max(GROUPS, GROUPS * round(first * 2**i / GROUPS)) for i in range(len(layout.blocks)))
 
 
 class R3D(nn.Module):
@@ -157,16 +147,20 @@ class R3D(nn.Module):
 
     def _build(self, layout: _Layout, widths: tuple[int, ...]) -> list[int]:
         """Make stem and stages; returns the channels of each."""
-        norm = self.config.norm
         self.stem, inputs = _stem(self.config)
         self.stages = nn.ModuleList()
         levels = [inputs]
-        for stage, (count, outputs) in enumerate(zip(layout.blocks, widths, strict=True)):
-            stride = layout.first_stride if stage == 0 else 2
-            blocks = [BasicBlock(inputs, outputs, stride=stride, norm=norm)]
-            blocks += [BasicBlock(outputs, outputs, stride=1, norm=norm) for _ in range(count - 1)]
+        for stage, (count, width) in enumerate(zip(layout.blocks, widths, strict=True)):
+            blocks = []
+            for index in range(count):
+                stride = 1 if index else (layout.first_stride if stage == 0 else 2)
+                block, outputs = _block(
+                    self.config, inputs, width, stage=stage, stride=stride, first=index == 0
+                )
+                blocks.append(block)
+                inputs = outputs
             self.stages.append(nn.Sequential(*blocks))
-            levels.append(inputs := outputs)
+            levels.append(inputs)
         return levels
 
     def reset_parameters(self) -> None:
@@ -230,13 +224,25 @@ def _peak(level: torch.Tensor) -> torch.Tensor:
     return peak - peak.mean(1, keepdim=True)
 
 
+def _block(
+    config: R3DConfig, inputs: int, width: int, *, stage: int, stride: int, first: bool
+) -> tuple[nn.Module, int]:
+    """A block of a stage and its channels; `first` of its stage."""
+    if not _LAYOUTS[config.depth].bottleneck:
+        return BasicBlock(inputs, width, stride=stride, norm=config.norm), width
+    temporal, outputs = _TEMPORAL[stage], 4 * width
+    block = Bottleneck(
+        inputs, width, outputs, temporal=temporal, stride=stride, project=first, norm=config.norm
+    )
+    return block, outputs
+
+
 def _stem(config: R3DConfig) -> tuple[nn.Module, int]:
     if config.stem == "motion-energy":
         return MotionEnergyStem(), MotionEnergyStem.out_channels
     outputs = config.widths[0]
-    conv = nn.Conv3d(3, outputs, (3, 7, 7), (1, 2, 2), (1, 3, 3), bias=False)
-    return nn.Sequential(conv, _norm(config.norm, outputs), nn.ReLU()), outputs
-
-
-def _norm(kind: Norm, channels: int) -> nn.Module:
-    return nn.BatchNorm3d(channels) if kind == "batch" else nn.GroupNorm(_GROUPS, channels)
+    half = _LAYOUTS[config.depth].bottleneck
+    span, rate = (5, 2) if half else (3, 1)
+    conv = nn.Conv3d(3, outputs, (span, 7, 7), (rate, 2, 2), (span // 2, 3, 3), bias=False)
+    pool = [nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))] if half else []
+    return nn.Sequential(conv, normalisation(config.norm, outputs), nn.ReLU(), *pool), outputs

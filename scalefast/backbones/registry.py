@@ -44,6 +44,10 @@ REGISTRY: dict[str, NamedBackbone] = {
         summary="R3D-18 as published, 16 x 112 x 112, untrained; no download, a start for one's own training",
         r3d=R3DConfig(depth="18"),
     ),
+    "r3d-50": NamedBackbone(
+        summary="R3D-50 of CVRL, 16 x 224 x 224, untrained; no download, a start for one's own training",
+        r3d=R3DConfig(depth="50", size=224, stride=2),
+    ),
     "videomae-b": NamedBackbone(
         summary="VideoMAE ViT-B, pretrained on Kinetics-400",
         hub_id="MCG-NJU/videomae-base",

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from scalefast.backbones.checkpoint import Layout, fill, read_checkpoint, section, shorten
+from scalefast.backbones.residual import Bottleneck
 from scalefast.backbones.spec import BackboneSpec
 from scalefast.errors import DataError
 
@@ -25,32 +26,6 @@ __all__ = ["SlowFile", "SlowR50"]
 
 _TEMPORAL = (1, 1, 3, 3)  # width over time of the first convolution of every block, by stage
 _NORM = ("weight", "bias", "running_mean", "running_var")
-
-
-class Bottleneck(nn.Module):
-    """t x 1 x 1, 1 x 3 x 3 and 1 x 1 x 1 convolutions, added to the input (projected in a stage's first block)."""
-
-    def __init__(
-        self, inputs: int, inner: int, outputs: int, *, temporal: int, stride: int, project: bool
-    ) -> None:
-        super().__init__()
-        over_time = (temporal // 2, 0, 0)
-        self.conv1 = nn.Conv3d(inputs, inner, (temporal, 1, 1), padding=over_time, bias=False)
-        self.norm1 = nn.BatchNorm3d(inner)
-        self.conv2 = nn.Conv3d(inner, inner, (1, 3, 3), (1, stride, stride), (0, 1, 1), bias=False)
-        self.norm2 = nn.BatchNorm3d(inner)
-        self.conv3 = nn.Conv3d(inner, outputs, 1, bias=False)
-        self.norm3 = nn.BatchNorm3d(outputs)
-        self.shortcut: nn.Module = nn.Identity()
-        if project:
-            self.shortcut = nn.Sequential(
-                nn.Conv3d(inputs, outputs, 1, (1, stride, stride), bias=False), nn.BatchNorm3d(outputs)
-            )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.norm1(self.conv1(x)).relu()
-        y = self.norm2(self.conv2(y)).relu()
-        return (self.norm3(self.conv3(y)) + self.shortcut(x)).relu()
 
 
 class SlowR50(nn.Module):

@@ -45,6 +45,29 @@ def test_r3d_18_is_the_published_network():
     ]
 
 
+@pytest.mark.parametrize(
+    ("depth", "width", "parameters"), [("50", 1.0, 31.7), ("101", 1.0, 59.6), ("152", 2.0, 327.7)]
+)
+def test_cvrls_networks_have_the_published_size(depth, width, parameters, monkeypatch):
+    """The paper states 31.7 million parameters for R3D-50 and 328 for R3D-152 (2x)."""
+    monkeypatch.setattr(R3D, "reset_parameters", lambda self: None)
+    with torch.device("meta"):
+        model = R3D(R3DConfig(depth=depth, width=width, size=224))
+        levels = [model.stem(torch.empty(1, 3, 16, 224, 224))]
+        for stage in model.stages:
+            levels.append(stage(levels[-1]))
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(parameters, abs=0.05)
+    c = int(64 * width)
+    assert [tuple(level.shape[1:]) for level in levels] == [
+        (c, 8, 56, 56),
+        (4 * c, 8, 56, 56),
+        (8 * c, 8, 28, 28),
+        (16 * c, 8, 14, 14),
+        (32 * c, 8, 7, 7),
+    ]
+    assert model.feature_dim == 32 * c
+
+
 def test_block_and_pooling_equal_a_plain_computation():
     model = R3D(SMALL).eval()
     pixels = clips_for(SMALL)
@@ -122,7 +145,7 @@ def test_published_weights_do_not_change():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"depth": "19"}, r"depth must be one of \('tiny', '10', '18'\), got '19'"),
+        ({"depth": "19"}, r"depth must be one of \('tiny', '10', '18', '50', '101', '152'\), got '19'"),
         ({"stem": "gabor"}, "stem must be one of"),
         ({"width": -1}, "width must be a positive number, got -1"),
         ({"num_frames": 0}, "num_frames must be an integer of at least 1"),
