@@ -30,26 +30,26 @@ def run(function, tensors):
     return [out.detach(), *torch.autograd.grad(out, tensors, weight.to(out.dtype))]
 
 
-def compare(agree, function, plain, tensors):
+def compare(within_error, function, plain, tensors):
     truth, eager = run(plain, [t.double() for t in tensors]), run(plain, tensors)
     for got, one, two in zip(run(function, tensors), truth, eager, strict=True):
-        agree(got, one, two)
+        within_error(got, one, two)
 
 
-def every_form(agree, backend, lengths):
+def every_form(within_error, backend, lengths):
     """Packed, padded and dense sets by a backend, against the reference, with gradients."""
     counts = torch.tensor(lengths)
     layout = SetLayout.from_lengths(counts)
     sets, longest = len(lengths), max(lengths) + 1
     compare(
-        agree,
+        within_error,
         lambda *t: kernels.set_attention(*t, layout=layout, attention_backend=backend),
         lambda *t: reference.packed_attention(*t, layout=layout, dropout_p=0.0, rng=None),
         make(sum(lengths), 2, 8),
     )
     for given in (counts, None):
         compare(
-            agree,
+            within_error,
             lambda *t, n=given: kernels.set_attention(*t, lengths=n, attention_backend=backend),
             lambda *t, n=given: reference.padded_attention(*t, lengths=n, dropout_p=0.0, rng=None),
             make(sets, longest, 2, 8),
@@ -114,20 +114,20 @@ def module(name, **content):
 
 
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
-def test_sdpa_serves_every_form(lengths, agree):
-    every_form(agree, "sdpa", lengths)
+def test_sdpa_serves_every_form(lengths, within_error):
+    every_form(within_error, "sdpa", lengths)
 
 
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
 @pytest.mark.parametrize("backend", ["flash-attn 2", "flash-attn 4", "xformers", "varlen"])
-def test_other_libraries_get_what_they_ask_for(backend, lengths, agree, monkeypatch):
+def test_other_libraries_get_what_they_ask_for(backend, lengths, within_error, monkeypatch):
     """Stand-ins on the CPU: that sets are packed, numbered and unpacked rightly does not need a GPU."""
     flash = FakeFlashAttention(int(backend[-1]) if backend.startswith("flash") else 2)
     monkeypatch.setattr(backends, "_flash_attn_function", lambda: flash)
     monkeypatch.setattr(backends, "_xformers_functions", lambda: (fake_xformers, FakeMask))
     monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", module("varlen", varlen_attn=fake_varlen))
     monkeypatch.setattr(backends, "_require_cuda", lambda *_: None)
-    every_form(agree, backend.split()[0], lengths)
+    every_form(within_error, backend.split()[0], lengths)
 
 
 def test_flash_attention_4_is_found_without_2(monkeypatch):
@@ -142,7 +142,7 @@ def test_flash_attention_4_is_found_without_2(monkeypatch):
 
 
 @pytest.mark.parametrize("form", ["no sets", "no tokens", "all empty", "packed"])
-def test_nothing_gives_nothing(form, monkeypatch, agree):
+def test_nothing_gives_nothing(form, monkeypatch, within_error):
     monkeypatch.setattr(backends, "_require_cuda", lambda *_: None)
     shape = {"no sets": (0, 3, 2, 8), "no tokens": (2, 0, 2, 8), "all empty": (2, 3, 2, 8)}.get(
         form, (0, 2, 8)

@@ -69,7 +69,7 @@ def pad(x, lengths, to):
 @pytest.mark.parametrize("p", [0.0, 0.3], ids=["no dropout", "dropout"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
-def test_packed_and_padded_outputs_and_gradients(lengths, dtype, p, agree):
+def test_packed_and_padded_outputs_and_gradients(lengths, dtype, p, within_error):
     rng = RandomState.create(3, step=1, rows=torch.arange(len(lengths)) + 50) if p else None
     qkv = make(lengths, 2, 5, dtype)
     weight = torch.randn(qkv[0].shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
@@ -98,15 +98,15 @@ def test_packed_and_padded_outputs_and_gradients(lengths, dtype, p, agree):
 
     for got in (packed, run(qkv, padded)):
         for one, two, three in zip(got, truth, eager, strict=True):
-            agree(one, two, three)
+            within_error(one, two, three)
 
 
 @pytest.mark.parametrize("backend", ["auto", "sdpa", "reference"])
-def test_dense_sets_agree_on_every_backend(backend, agree):
+def test_dense_sets_agree_on_every_backend(backend, within_error):
     q, k, v = (t.view(4, 9, 8, 32) for t in make([36], 8, 32, torch.float32))
     out = kernels.set_attention(q, k, v, attention_backend=backend)
     truth = kernels.set_attention(q.double(), k.double(), v.double())
-    agree(out, truth, kernels.set_attention(q, k, v, attention_backend="reference"))
+    within_error(out, truth, kernels.set_attention(q, k, v, attention_backend="reference"))
 
 
 def test_layout_is_reused_and_knows_its_tokens():

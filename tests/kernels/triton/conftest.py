@@ -6,8 +6,12 @@ their own, since the interpreter must be asked for before a kernel is imported.
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -16,7 +20,6 @@ from torch import Tensor
 NATIVE = torch.cuda.is_available()
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" and os.environ.get("SCALEFAST_BACKEND") == "triton"
 collect_ignore_glob = [] if NATIVE or INTERPRETED else ["test_*.py"]
-SHARE = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 1e-4, torch.bfloat16: 1e-3}
 
 
 @pytest.fixture
@@ -25,21 +28,39 @@ def device() -> torch.device:
     return torch.device("cuda" if NATIVE else "cpu")
 
 
+@pytest.fixture(scope="module")
+def cases(request: pytest.FixtureRequest) -> ModuleType:
+    """Inputs and checks that the files of one op share: `set_attention_cases.py` for `test_set_attention*.py`."""
+    name = request.path.stem.removeprefix("test_")
+    (path,) = (
+        p for p in Path(__file__).parent.glob("*_cases.py") if name.startswith(p.stem[: -len("_cases")])
+    )
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextlib.contextmanager
+def matmul_precision(precision: str) -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.fixture(params=["fused", "chunked"])
+def form(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The contrastive loss in either form: fp32 is chunked unless TF32 is allowed; the interpreter has fp32 in both."""
+    with matmul_precision("high" if request.param == "fused" else "highest"):
+        yield request.param
+
+
 @pytest.fixture
-def within_error() -> Callable[..., None]:
-    """The library's error rule: twice eager's error in that dtype, plus a share of the truth's largest value."""
-
-    def check(got: Tensor, truth: Tensor, eager: Tensor, dtype: torch.dtype | None = None) -> None:
-        assert got.shape == truth.shape
-        assert torch.isfinite(got).all(), "a value that is not finite"
-        if not truth.numel():
-            return
-        error = (got.double() - truth.double()).abs().max()
-        eager_error = (eager.double() - truth.double()).abs().max()
-        bound = 2 * eager_error + SHARE[dtype or got.dtype] * truth.double().abs().max()
-        assert error <= bound, f"error {error:.3g}, allowed {bound:.3g} (eager {eager_error:.3g})"
-
-    return check
+def tf32() -> Iterator[None]:
+    with matmul_precision("high"):
+        yield
 
 
 @pytest.fixture(autouse=True)
