@@ -96,8 +96,13 @@ def _triton_installed() -> bool:
     return _TRITON_INSTALLED
 
 
-@functools.cache
+@torch.compiler.assume_constant_result  # a GPU stays what it is: nothing for torch.compile to trace, or to warn of
 def _capability_lacks(index: int) -> str | None:
+    return _found_lacking(index)
+
+
+@functools.cache
+def _found_lacking(index: int) -> str | None:
     found = torch.cuda.get_device_capability(None if index < 0 else index)
     if torch.version.hip is None and found < _SLOWEST:
         return f"the kernels need compute capability {_SLOWEST[0]}.{_SLOWEST[1]}; this GPU has {found[0]}.{found[1]}"

@@ -42,6 +42,36 @@ def test_who_serves(device, wish, interpret, served, monkeypatch):
     assert all(how.implementation == served and how.reason for how in found.values())
 
 
+def test_what_is_left_to_others_is_said():
+    pytest.importorskip("triton", reason="Triton is not installed")
+    from scalefast.kernels.ops.set_attention.layout import MAX_TILE_TOKENS, most_tokens
+    from scalefast.kernels.ops.sparse_infonce.triton import FUSED_DIM
+    from scalefast.kernels.ops.view_sampling.triton import MAX_CLIPS
+
+    assert not any(how.limits for how in kernels.backend("cpu").values())
+    limits = {op: how.limits for op, how in kernels.backend("cuda").items()}
+    assert all("fp64" in text for text in limits.values())
+    assert f"above {MAX_TILE_TOKENS} tokens ({most_tokens(torch.float32)} in fp32)" in limits["set_attention"]
+    assert f"D above {FUSED_DIM}" in limits["sparse_infonce"]
+    assert f"more than {MAX_CLIPS} clips" in limits["sample_views"]
+
+
+def test_nothing_of_the_choice_is_traced(monkeypatch, recwarn):
+    torch.compiler.reset()
+    monkeypatch.undo()
+    monkeypatch.setattr(dispatch, "_triton_installed", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index=None: (9, 0))
+    dispatch._found_lacking.cache_clear()
+
+    def serve(x):
+        return x + 1 if dispatch.choose(CUDA).implementation == "triton" else x - 1
+
+    compiled = torch.compile(serve, fullgraph=True, backend="eager")
+    assert compiled(torch.zeros(1)) == 1
+    dispatch._found_lacking.cache_clear()
+    assert not [warning for warning in recwarn if "lru_cache" in str(warning.message)]
+
+
 def test_triton_on_a_cpu_without_the_interpreter_is_refused(monkeypatch):
     monkeypatch.setenv("SCALEFAST_BACKEND", "triton")
     with pytest.raises(ValueError, match=r"cannot serve cpu tensors here.*TRITON_INTERPRET=1"):
