@@ -1,5 +1,6 @@
-# make demo | test | lint | format | bench | gpu | crosscompile | wheel | clean. Needs git, make and Python 3.11 or newer; a compiler, CMake, FFmpeg and a
-# GPU are not needed. Everything is installed into .venv beside this file, from a CPU build of torch:
+# make demo | test | lint | format | bench | gpu | crosscompile | wheel | clean. Needs git, make and Python 3.11 or newer; a
+# compiler, CMake, FFmpeg and a GPU are not needed. Everything is installed into .venv beside this file, from a CPU build of
+# torch:
 #   TORCH_VERSION  the torch that every pip call is held to
 #   TORCH_INDEX    where its CPU builds come from; empty: pip's own configuration alone
 PYTHON ?= python3

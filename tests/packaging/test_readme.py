@@ -6,12 +6,18 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from scalefast import cli
 
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/README.md", "docs/recipe.md")
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = sorted(
+    str(path.relative_to(ROOT))
+    for pattern in ("*.md", "docs/*.md", "kernels/*/README.md", "benchmarks/results/README.md")
+    for path in ROOT.glob(pattern)
+)
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -63,11 +69,17 @@ def test_links_lead_somewhere(document, root):
             assert ((root / document).parent / link).exists(), link
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/recipe.md"])
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_named_paths_exist(document, root):
     """Paths in backticks that begin with a folder of the project."""
     text = (root / document).read_text()
     named = re.findall(r"`((?:scalefast|kernels|tests|benchmarks|examples|docs|\.ci)/[\w./-]*)`", text)
-    assert named
+    assert named or document not in ("README.md", "CONTRIBUTING.md", "docs/recipe.md")
     for path in named:
         assert (root / path).exists(), path
+
+
+def test_every_document_is_listed(root):
+    index = (root / "docs" / "README.md").read_text()
+    for path in (root / "docs").glob("*.md"):
+        assert path.name == "README.md" or f"]({path.name})" in index, path.name
