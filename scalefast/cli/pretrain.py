@@ -43,6 +43,13 @@ class Args:
     device: Annotated[str | None, tyro.conf.arg(metavar="DEVICE", help_behavior_hint="")] = None
     """cpu, cuda or cuda:N. Without it: the GPU if there is one."""
 
+    bank: Literal["auto", "resident", "stream"] = "auto"
+    """Where the features lie: in memory, on the disk (read batch by batch), or in memory if they fit. The same
+    batches in any case."""
+
+    bank_memory: Annotated[float | None, tyro.conf.arg(metavar="GIB", help_behavior_hint="")] = None
+    """GiB that the features may take in memory, in each process (60% of what is free)."""
+
     recipe: Annotated[Literal["k400", "ucf101"] | None, tyro.conf.arg(help_behavior_hint="(k400)")] = None
     """Values of a published run: k400 trains 200 epochs, ucf101 1000; all else is alike."""
 
@@ -122,6 +129,8 @@ def run(args: Args) -> int:
             resume=args.resume,
             overwrite=args.overwrite,
             device=args.device,
+            bank=args.bank,
+            bank_memory=args.bank_memory,
         )
     except KeyboardInterrupt:
         print(

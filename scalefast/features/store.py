@@ -89,6 +89,8 @@ class FeatureStore:
         self.labels = torch.cat([shard.read("labels") for shard in shards]) if header["labels"] else None
         self.features = self._array("features", column=None)
         self.positions = self._array("positions", column=0)
+        self._clip_features = self._array("features", column=None, width=0)
+        self._clip_positions = self._array("positions", column=0, width=0)
         raw = header["positions"]["row_shape"][0] == 2
         self.clips = self._array("positions", column=1) if raw else None
         self._ledger = self._read_ledger()
@@ -166,13 +168,13 @@ class FeatureStore:
         write_store(folder, contents, plan=plan, classes=names)
         return cls.open(folder)
 
-    def _array(self, section: str, *, column: int | None) -> VerifiedArray:
+    def _array(self, section: str, *, column: int | None, width: int | None = None) -> VerifiedArray:
         form = self._header[section]
         row_shape = form["row_shape"] if column is None else form["row_shape"][1:]
         return VerifiedArray(
             self._shards,
             section=section,
-            width=self.clips_per_video or 0,
+            width=(self.clips_per_video or 0) if width is None else width,
             column=column,
             row_shape=tuple(row_shape),
             dtype=named_dtype(form["dtype"]),
@@ -251,6 +253,14 @@ class FeatureStore:
         return VideoSets(
             _pad(self.features.rows(places), present), _pad(self.positions.rows(places), present), lengths
         )
+
+    def take_clips(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Some clips (int64 [n]; clip k of video i is offsets[i] + k): features [n, D] and positions float32 [n, 7].
+
+        Only these are read, and the blocks that hold them verified.
+        """
+        rows = numbers.numpy()
+        return self._clip_features.rows(rows), self._clip_positions.rows(rows).float()
 
     def load(self, device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
         """Everything on one device, every block of the store verified.

@@ -61,6 +61,30 @@ class World:
             raise TrainingError(f"process {self.rank} stops, since process 0 stopped: {outcome[1]}")
         return outcome[0]
 
+    def on_every(self, action: Callable[[], Result]) -> list[Result]:
+        """What `action` returns in each process, in the order of their ranks, in all of them; it must be picklable.
+
+        Raises:
+            TrainingError: where `action` raised in another process (this one raises what it raised itself): all of
+                them stop, none waits for ever.
+        """
+        if self.size == 1:
+            return [action()]
+        mine: tuple[Any, str | None]
+        failure: Exception | None = None
+        try:
+            mine = (action(), None)
+        except Exception as error:
+            failure, mine = error, (None, str(error))
+        outcomes: list[Any] = [None] * self.size
+        dist.all_gather_object(outcomes, mine)
+        if failure is not None:
+            raise failure
+        for rank, (_, reason) in enumerate(outcomes):
+            if reason is not None:
+                raise TrainingError(f"process {self.rank} stops, since process {rank} stopped: {reason}")
+        return [result for result, _ in outcomes]
+
     def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Replace every gradient by its mean over the processes, summed in one fixed order.
 

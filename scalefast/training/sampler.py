@@ -6,6 +6,7 @@ uninterrupted run see the same batches in the same order.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,9 @@ from torch import Tensor
 from scalefast.errors import InputError
 from scalefast.kernels import RandomState, philox
 
-__all__ = ["BatchPlan"]
+__all__ = ["BatchPlan", "part_of"]
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,15 +67,23 @@ class BatchPlan:
         """Videos that an epoch leaves out, others every time."""
         return self.num_videos - self.batch * self.steps_per_epoch
 
-    def order(self, epoch: int) -> Tensor:
-        """All rows of the store in the order of the 0-based `epoch`: an int64 permutation.
+    def order(self, epoch: int, *, device: torch.device = _CPU) -> Tensor:
+        """All rows of the store in the order of the 0-based `epoch`: an int64 permutation, the same on any device.
 
         Rows sorted by 64 random bits each: Philox with the seed and the counter index = row, site = ORDER
         and step = epoch.
         """
-        rng = RandomState.create(self.seed, step=epoch, rows=torch.zeros(1, dtype=torch.int64))
-        high, low = (word[0] for word in rng.words(philox.Site.ORDER, torch.arange(self.num_videos))[:2])
+        rng = RandomState.create(self.seed, step=epoch, rows=torch.zeros(1, dtype=torch.int64, device=device))
+        index = torch.arange(self.num_videos, device=device)
+        high, low = (word[0] for word in rng.words(philox.Site.ORDER, index)[:2])
         return torch.argsort((high << 32) | low, stable=True)
+
+    def batches(self, start: int, *, device: torch.device = _CPU) -> Iterator[tuple[int, Tensor]]:
+        """Every step from the 0-based `start` on, and the rows of its whole batch: int64 [batch]."""
+        for step in range(start, self.total_steps):
+            if step == start or step % self.steps_per_epoch == 0:
+                order = self.order(step // self.steps_per_epoch, device=device)
+            yield step, order[self.share(step)]
 
     def share(self, step: int, *, rank: int = 0, world_size: int = 1) -> slice:
         """Where in the order of its epoch the rows stand that process `rank` takes in the 0-based `step`.
@@ -86,4 +97,10 @@ class BatchPlan:
         if self.batch < world_size:
             raise InputError(f"{world_size} processes cannot share a batch of {self.batch} videos")
         start = (step % self.steps_per_epoch) * self.batch
-        return slice(start + rank * self.batch // world_size, start + (rank + 1) * self.batch // world_size)
+        part = part_of(self.batch, rank=rank, world_size=world_size)
+        return slice(start + part.start, start + part.stop)
+
+
+def part_of(count: int, *, rank: int, world_size: int) -> slice:
+    """The part of `count` things that a process takes: consecutive ones, equal to within one over the processes."""
+    return slice(rank * count // world_size, (rank + 1) * count // world_size)

@@ -1,7 +1,8 @@
 """One step of a run: computed anew each time, or as a CUDA graph that is captured once and replayed.
 
 A step is so small (a millisecond on an H100) that Python and launches would take longer than the arithmetic. In a graph
-the host does three things a step: it copies the rows, sets the learning rate and starts the replay.
+the host does three things a step: it copies the batch (of a resident bank that is its rows), sets the learning rate
+and starts the replay.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from scalefast.errors import InputError
 from scalefast.kernels import RandomState
 from scalefast.pretraining import PretrainingLosses
+from scalefast.training.bank import Batch
 from scalefast.training.schedule import set_learning_rate
 
 if TYPE_CHECKING:
@@ -54,30 +56,30 @@ class Step:
         # Seed and step live on the device and are advanced there: all randomness of a step is a function of them.
         self.state = torch.tensor([config.seed, session.start], device=device)
         self._parameters = list(session.task.parameters())
-        self._rows: Tensor | None = None
+        self._buffer: Batch | None = None
         self._replay: Callable[[], PretrainingLosses] | None = None
         self._capturing, reason = captures(device=device, processes=session.world.size)
-        if self._capturing and session.bank.features.device != device:
-            self._capturing, reason = False, "the features stay in the host's memory"
         if reason:
             session.progress.say(f"steps are not captured in a CUDA graph: {reason}")
 
-    def __call__(self, rows: Tensor, *, learning_rate: float) -> PretrainingLosses:
-        """Train on these rows of the bank; the losses returned are overwritten by the next step."""
+    def __call__(self, batch: Batch, *, learning_rate: float) -> PretrainingLosses:
+        """Train on this batch; the losses returned are overwritten by the next step."""
         set_learning_rate(self._session.optimizer, learning_rate)
         if self._capturing and self._replay is None:
-            self._prepare(rows)
-        if self._replay is None or self._rows is None:
-            return self._compute(rows)
-        self._rows.copy_(rows)
+            self._prepare(batch)
+        if self._replay is None or self._buffer is None:
+            return self._compute(batch)
+        for part, place in zip(batch, self._buffer, strict=True):
+            if part is not None and place is not None:
+                place.copy_(part)
         return self._replay()
 
-    def _compute(self, rows: Tensor) -> PretrainingLosses:
+    def _compute(self, batch: Batch) -> PretrainingLosses:
         """Views, forward, backward, update; advances the step on the device and waits for nothing."""
         session = self._session
         config, task, optimizer = session.config, session.task, session.optimizer
-        rng = RandomState(self.state, rows)
-        features, positions = session.bank.draw(rows, views=config.views, rng=rng)
+        rng = RandomState(self.state, batch.rows)
+        features, positions = session.bank.sets(batch, views=config.views, rng=rng)
         with session.autocast:
             losses = task(features, positions, rng=rng)
         losses.loss.backward()
@@ -89,11 +91,11 @@ class Step:
         self.state[1] += 1
         return losses
 
-    def _prepare(self, rows: Tensor) -> None:
+    def _prepare(self, batch: Batch) -> None:
         """Warm up, capture, and undo both: the run's first step is a replay as all others, resumed or not."""
         self._capturing = False
         before = {key: tensor.clone() for key, tensor in self._everything().items()}
-        self._rows = buffer = rows.clone()
+        self._buffer = buffer = Batch._make(None if part is None else part.clone() for part in batch)
         try:
             self._replay = self._capture(lambda: self._compute(buffer))
         except RuntimeError as error:  # what CUDA and PyTorch raise on a capture that cannot be

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from scalefast._precision import precision_name, resolve_precision
-from scalefast.training.bank import load_bank
+from scalefast.training.bank import Residence, load_bank
 from scalefast.training.config import PretrainConfig
 from scalefast.training.distributed import join_world
 from scalefast.training.logs import LOG_NAME, read_log
@@ -62,6 +62,8 @@ def pretrain(
     resume: bool = False,
     overwrite: bool = False,
     device: str | torch.device | None = None,
+    bank: Residence = "auto",
+    bank_memory: float | None = None,
     progress: bool = True,
 ) -> RunResult:
     """Train SCALE on the features of a store, without labels.
@@ -77,6 +79,10 @@ def pretrain(
             where there is no run yet, one is begun.
         overwrite: replace the run in `out`.
         device: where to train; None takes the GPU of this process if there is one, else the CPU.
+        bank: where the features lie during the run: in the memory of `device` ("resident"; of several processes each
+            holds its part of the videos), on the disk ("stream"), or in memory if they fit ("auto"). Results are the
+            same to the bit.
+        bank_memory: GiB that the features may take in the memory of one process; None: 60% of what is free.
         progress: whether to show a bar (on a terminal) or lines (elsewhere); process 0 alone does.
 
     Raises:
@@ -99,10 +105,17 @@ def pretrain(
         if world.device.type == "cpu":
             keep_freed_memory()
 
-        bank = load_bank(store, views=config.views, device=world.device)
-        task = build_task(config, feature_dim=bank.features.shape[-1]).to(world.device)
-        session = Session(config=config, world=world, folder=folder, bank=bank, task=task, progress=shown)
-        record = build_record(config, store=bank.facts, model=task.model.config())
+        loaded = load_bank(
+            store,
+            views=config.views,
+            world=world,
+            residence=bank,
+            memory_gib=bank_memory,
+            say=shown.say,
+        )
+        task = build_task(config, feature_dim=loaded.feature_dim).to(world.device)
+        session = Session(config=config, world=world, folder=folder, bank=loaded, task=task, progress=shown)
+        record = build_record(config, store=loaded.facts, model=task.model.config())
         world.on_main(lambda: folder.begin(record, resuming=resuming))
         if resuming:
             session.resume()
@@ -122,26 +135,24 @@ def pretrain(
 
 def train(session: Session) -> None:
     """The loop: every step from where the session begins to the end of the run."""
-    config, plan, world = session.config, session.plan, session.world
+    config, plan = session.config, session.plan
     take = Step(session)
     session.task.train()
-    for step in range(session.start, plan.total_steps):
-        if step == session.start or step % plan.steps_per_epoch == 0:
-            order = plan.order(step // plan.steps_per_epoch).to(world.device)
-        rows = order[plan.share(step, rank=world.rank, world_size=world.size)]
-        learning_rate = learning_rate_at(
-            step,
-            total_steps=plan.total_steps,
-            peak=config.learning_rate,
-            warmup_fraction=config.warmup_fraction,
-        )
-        session.meter.add(take(rows, learning_rate=learning_rate))
+    with contextlib.closing(session.bank.batches(plan, start=session.start, views=config.views)) as batches:
+        for step, batch in enumerate(batches, session.start):
+            learning_rate = learning_rate_at(
+                step,
+                total_steps=plan.total_steps,
+                peak=config.learning_rate,
+                warmup_fraction=config.warmup_fraction,
+            )
+            session.meter.add(take(batch, learning_rate=learning_rate))
 
-        done = step + 1
-        if session.reports(done):
-            session.report(done, learning_rate=learning_rate)
-        if session.saves(done):
-            session.save(done)
+            done = step + 1
+            if session.reports(done):
+                session.report(done, learning_rate=learning_rate)
+            if session.saves(done):
+                session.save(done)
 
 
 def resolved(config: PretrainConfig, *, device: torch.device) -> PretrainConfig:

@@ -138,8 +138,9 @@ def test_a_whole_step_is_captured_and_its_replays_are_the_eager_steps(cuda, task
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_trainers_captured_steps_are_its_eager_ones(cuda, task, bank, precision, monkeypatch):
     """The trainer's own step on its own bank: 12 steps replayed leave the weights of 12 eager ones."""
-    from scalefast.training.bank import Bank
+    from scalefast.training.bank import Batch, ResidentBank
     from scalefast.training.config import PretrainConfig
+    from scalefast.training.distributed import World
     from scalefast.training.schedule import build_optimizer
     from scalefast.training.step import Step
 
@@ -149,8 +150,8 @@ def test_the_trainers_captured_steps_are_its_eager_ones(cuda, task, bank, precis
         features, positions = (part.to(cuda) for part in bank)
         session = SimpleNamespace(
             config=PretrainConfig(views=V, seed=5, precision=precision, clip_grad_norm=1.0),
-            world=SimpleNamespace(device=cuda, size=1, average_gradients=lambda _: None),
-            bank=Bank(features=features, positions=positions, facts={}, device=cuda),
+            world=World(rank=0, size=1, device=cuda),
+            bank=ResidentBank(features=features, positions=positions, facts={}, world=None),
             task=trained,
             optimizer=build_optimizer(trained, learning_rate=1e-3, weight_decay=1e-4, captured=True),
             progress=SimpleNamespace(say=said.append),
@@ -161,7 +162,7 @@ def test_the_trainers_captured_steps_are_its_eager_ones(cuda, task, bank, precis
         losses = []
         for number in range(12):
             rows = torch.randperm(40, generator=torch.Generator().manual_seed(number))[:B].to(cuda)
-            losses.append(take(rows, learning_rate=1e-3 / (1 + number)).loss.item())
+            losses.append(take(Batch(rows), learning_rate=1e-3 / (1 + number)).loss.item())
         assert len(said) == (wish == "0"), said
         return losses, torch.cat([weight.detach().flatten() for weight in trained.parameters()])
 
@@ -170,3 +171,20 @@ def test_the_trainers_captured_steps_are_its_eager_ones(cuda, task, bank, precis
     assert_close(weights, expected, share=1e-4)
     again, same = train("1")
     assert again == replayed and torch.equal(same, weights)
+
+
+def test_a_streamed_run_is_captured_and_leaves_the_weights_of_a_resident_one(cuda, tmp_path):
+    """Batches copied from page-locked buffers beside the replays, through the store and the whole trainer."""
+    from scalefast import FeatureStore
+    from scalefast.training import PretrainConfig, pretrain
+
+    generator = torch.Generator().manual_seed(0)
+    store = FeatureStore.create(
+        tmp_path / "store", features=torch.randn(90, CLIPS, D, generator=generator).half()
+    )
+    config = PretrainConfig(epochs=9, batch_size=20, hidden_dim=64, head_dim=128, target_dim=128, seed=4)
+    for kind in ("resident", "stream"):
+        result = pretrain(store, out=tmp_path / kind, config=config, bank=kind, device=cuda, progress=False)
+        assert not [note for note in result.notes if "not captured" in note]
+    for name in ("pretraining.safetensors", "log.jsonl"):
+        assert (tmp_path / "stream" / name).read_bytes() == (tmp_path / "resident" / name).read_bytes()

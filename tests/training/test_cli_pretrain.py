@@ -51,6 +51,7 @@ def test_the_promised_form_trains_and_resumes(
         (["--resume", "--overwrite"], "resume and overwrite exclude each other"),
         (["--overwrite", "--epochs", "0"], "epochs must be a whole number of at least 1, not 0"),
         (["--overwrite", "--views", "5"], "two disjoint sets of views=5 need 10"),
+        (["--overwrite", "--views", "4", "--bank", "resident", "--bank-memory", "0"], "take bank='stream'"),
     ],
 )
 def test_errors_are_one_line_and_leave_the_run_alone(
@@ -74,8 +75,20 @@ def test_a_store_that_is_not_there_is_an_error(tmp_path: Path, capsys: pytest.Ca
     assert "there is no such feature store" in capsys.readouterr().err
 
 
+def test_a_bank_above_its_memory_is_streamed_and_that_is_said(
+    store: FeatureStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["pretrain", str(store.path), "--epochs", "2", *SMALL]
+    assert main([*words, "--out", str(tmp_path / "whole")]) == 0
+    assert "streamed" not in capsys.readouterr().err
+    assert main([*words, "--out", str(tmp_path / "streamed"), "--bank-memory", "0"]) == 0
+    assert "they are streamed from the store, the same batches" in capsys.readouterr().err
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "streamed")]
+    assert weights[0] == weights[1]
+
+
 def test_every_field_of_the_configuration_is_an_option() -> None:
-    own = {"store", "out", "resume", "overwrite", "device", "recipe", "config"}
+    own = {"store", "out", "resume", "overwrite", "device", "bank", "bank_memory", "recipe", "config"}
     fields = {field.name for field in dataclasses.fields(PretrainConfig)}
     assert {field.name for field in dataclasses.fields(Args)} == own | fields
 

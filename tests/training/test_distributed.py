@@ -20,7 +20,7 @@ from scalefast.training.state import build_task
 LAST = "checkpoints/step-00000012.safetensors"
 
 
-@pytest.fixture(scope="module", params=[2, 3], ids=["2 processes", "3 processes"])
+@pytest.fixture(scope="module", params=[2, 4], ids=["2 processes", "4 processes"])
 def ranks(
     request: pytest.FixtureRequest,
     store: FeatureStore,
@@ -73,6 +73,41 @@ def test_the_whole_run_is_that_of_one_process(
     out, expected = many.model()(*store.load()), one.model()(*store.load())
     torch.testing.assert_close(out.video, expected.video, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(out.clips, expected.clips, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("residence", ["resident", "stream"])
+def test_the_batches_are_those_of_one_process(
+    ranks: tuple[int, Path], residence: str, store: FeatureStore, config: PretrainConfig
+) -> None:
+    processes, folder = ranks
+    left = [load_file(folder / f"batches-{residence}-{rank}.safetensors") for rank in range(processes)]
+    plan = BatchPlan(num_videos=25, batch_size=11, epochs=6, seed=config.seed)
+    for step in range(plan.total_steps):
+        rows = plan.order(step // 2)[plan.share(step)]
+        rng = kernels.RandomState.create(config.seed, step=step, rows=rows)
+        features, positions = kernels.sample_views(*store.load(), rows, views=4, rng=rng)
+        for name, whole in (("rows", rows), ("features", features), ("positions", positions)):
+            assert torch.equal(torch.cat([part[f"{name}-{step}"] for part in left]), whole)
+
+
+def test_each_process_holds_its_part_of_the_videos(ranks: tuple[int, Path], store: FeatureStore) -> None:
+    processes, folder = ranks
+    held = [load_file(folder / f"batches-resident-{rank}.safetensors")["held"] for rank in range(processes)]
+    assert max(map(len, held)) - min(map(len, held)) <= 1
+    assert torch.equal(torch.cat(held), store.load()[0])
+
+
+def test_damage_that_one_process_meets_stops_all(ranks: tuple[int, Path]) -> None:
+    processes, folder = ranks
+    told = [json.loads((folder / f"damage-{rank}.json").read_text()) for rank in range(processes)]
+    assert told[-1]["type"] == "StoreError"
+    assert "do not match their checksum" in told[-1]["message"]
+    for rank, other in enumerate(told[:-1]):
+        assert other["type"] == "TrainingError"
+        assert (
+            other["message"]
+            == f"process {rank} stops, since process {processes - 1} stopped: {told[-1]['message']}"
+        )
 
 
 def test_resumed_it_is_identical_to_the_bit(ranks: tuple[int, Path]) -> None:
