@@ -1,4 +1,4 @@
-"""All clips of a video from one sequential pass over its frames."""
+"""All clips of a video from one pass over the frames that they need."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import numpy.typing as npt
 from scalefast.errors import InputError
 from scalefast.video._crop import cut
 from scalefast.video._errors import ShortDecodeError
-from scalefast.video._file import Tally, VideoFile
+from scalefast.video._file import VideoFile
 from scalefast.video._orientation import Box, frame_orientation
 from scalefast.video._sampling import ClipSpec
 from scalefast.video._selective import UnexpectedFrameError, read_layout, selected_frames
+from scalefast.video._tally import Tally
 
 if TYPE_CHECKING:
     import av
@@ -33,9 +34,9 @@ def decode_clips(
     """Decode the clips of one video.
 
     The file is read once and decoded once, up to the last frame that a clip takes; stretches that no clip
-    needs are passed over where that is safe. Only frames that clips take are cut and converted, and of
-    these only the box. Clips may overlap. Memory: the result and a few frames, besides the compressed file
-    (up to 256 MiB).
+    needs are passed over where that changes no pixel. Only frames that clips take are cut and converted, and
+    of these only the box. Clips may overlap. Memory: the result and a few frames, besides the compressed
+    file as far as it has up to 64 MiB; of larger ones the stretches are read a second time.
 
     Args:
         path: the video.

@@ -5,69 +5,24 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from fractions import Fraction
+from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from scalefast.errors import require
 from scalefast.video._errors import VideoError
+from scalefast.video._packets import PacketTable, until_error
+from scalefast.video._random_access import inspector
+from scalefast.video._tally import Tally
 
 if TYPE_CHECKING:
     import av
 
-__all__ = ["Tally", "VideoFile"]
-
-_KEEP_BYTES = 256 << 20  # packets of larger files are read a second time rather than kept
+__all__ = ["LostPlaceError", "VideoFile"]
 
 
-@dataclass(kw_only=True)
-class _Span:
-    """Seconds that timestamps cover, in whatever order they come."""
-
-    begin: float | None = None
-    last: float | None = None
-
-    @property
-    def length(self) -> float | None:
-        """Seconds from the first begin to the last end; None without timestamps."""
-        return None if self.begin is None or self.last is None else self.last - self.begin
-
-    @property
-    def end(self) -> float | None:
-        """The last end, counted from 0, or from the first begin where that is negative."""
-        return None if self.begin is None or self.last is None else self.last - min(self.begin, 0.0)
-
-    def add(
-        self, pts: int | None, duration: int | None, unit: Fraction | None, *, default: float = 0.0
-    ) -> None:
-        """Extend by one packet or frame; `default` is how long it lasts if it does not say so."""
-        if pts is None or unit is None:
-            return
-        begin = float(pts * unit)
-        end = begin + (float(duration * unit) if duration else default)
-        self.begin = begin if self.begin is None else min(self.begin, begin)
-        self.last = end if self.last is None else max(self.last, end)
-
-
-@dataclass(kw_only=True)
-class Tally:
-    """What one decoding pass has met so far."""
-
-    frames: int = 0
-    """Frames that came out."""
-    concealed: int = 0
-    """Frames among them that the decoder flags as damaged."""
-    lost_inside: int = 0
-    """Packets that could not be decoded, with good ones after them."""
-    lost_at_end: int = 0
-    """Packets that could not be decoded, with no good one after them so far."""
-    span: _Span = field(default_factory=_Span)
-    """From the first frame to the end of the last, in time."""
-
-    def clear(self) -> None:
-        """Forget everything, for a pass that starts anew."""
-        self.__dict__.update(Tally().__dict__)
+class LostPlaceError(Exception):
+    """A second reading of the file does not find the packets of the first."""
 
 
 class VideoFile:
@@ -138,88 +93,102 @@ class VideoFile:
 
     def _read_packets(self) -> None:
         """Demultiplex the whole file: count, times, and the packets themselves unless they are too many."""
-        self.packets: list[av.Packet] | None = []
-        self.num_packets = 0
-        self.discarded = 0  # packets that an edit list leaves out
         self.stated_frames: int = self.stream.frames
         self.stated_duration = _stream_duration(self.stream)
         streams: list[Any] = [self.stream]
         if self.stated_duration is None and self.container.duration:
             self.stated_duration = self.container.duration / self._av.time_base
             streams = list(self.container.streams)  # that duration may be another stream's
-        video, other = _Span(), _Span()
-        size = 0
-        for packet in _until_error(self.container.demux(*streams), self._av.FFmpegError):
-            if not packet.size:
-                continue
-            if packet.stream_index != self.stream.index:
-                other.add(packet.pts, packet.duration, packet.time_base)
-                continue
-            video.add(packet.pts, packet.duration, packet.time_base, default=self.frame_seconds)
-            self.num_packets += not packet.is_discard
-            self.discarded += packet.is_discard
-            size += packet.size
-            if size > _KEEP_BYTES:
-                self.packets = None
-            if self.packets is not None:
-                self.packets.append(packet)
-        self.seconds = video.length
-        self.end = video.end
-        self.other_end = other.end  # read only where the stated duration may be another stream's
+        self.unit = float(self.stream.time_base) if self.stream.time_base else None
+        self.packets = PacketTable(
+            until_error(self.container.demux(*streams), self.failure),
+            index=self.stream.index,
+            unit=self.unit,
+            default=self.frame_seconds,
+            inspect=inspector(self.stream, container=self.container.format.name),
+        )
+        self.discarded = self.packets.discarded
+        self.num_packets = len(self.packets) - self.discarded
+        self.seconds = self.packets.video.length
+        self.end = self.packets.video.end
+        self.other_end = self.packets.other.end  # read only where the stated duration may be another stream's
 
     def frames(self, tally: Tally) -> Iterator[av.VideoFrame]:
         """All frames in decode order (the order in which the decoder gives them, never sorted by time).
 
         A packet that cannot be decoded is counted in `tally` and passed over. Each call starts anew.
         """
-        if self.packets is not None and self._decoder_is_new:
-            packets = iter(self.packets)
+        if self.packets.kept is not None and self._decoder_is_new:
+            packets = iter(self.packets.kept)
         else:
             self.container.close()
             self.container, self.stream = self._open()
-            demuxed = _until_error(self.container.demux(self.stream), self._av.FFmpegError)
+            demuxed = until_error(self.container.demux(self.stream), self.failure)
             packets = (packet for packet in demuxed if packet.size)
         self._decoder_is_new = False
         yield from self._decode(packets, tally)
 
+    def read(self, begin: int, end: int) -> Iterator[av.Packet]:
+        """Packets `begin` to `end` (not included) in decode order, from memory or by a seek in the file.
+
+        Raises:
+            LostPlaceError: the seek does not lead to them.
+            av.FFmpegError: the file cannot be read there.
+        """
+        if self.packets.kept is not None:
+            yield from self.packets.kept[begin:end]
+        else:
+            yield from self._read_again(begin, end)
+
+    def _read_again(self, begin: int, end: int) -> Iterator[av.Packet]:
+        # Formats differ in whether they seek by the one time or the other; the earlier of both suits all.
+        moment = min(self.packets.pts[begin], self.packets.dts[begin])
+        self.container.seek(moment, stream=self.stream)
+        packets = (packet for packet in self.container.demux(self.stream) if packet.size)
+        for packet in islice(packets, begin + 1):
+            if self.packets.is_same(begin, packet):
+                yield packet
+                break
+        else:
+            raise LostPlaceError
+        for place in range(begin + 1, end):
+            following = next(packets, None)
+            if following is None or not self.packets.is_same(place, following):
+                raise LostPlaceError
+            yield following
+
     def _decode(self, packets: Iterator[av.Packet], tally: Tally) -> Iterator[av.VideoFrame]:
         for packet in _then_none(packets):
             try:
-                frames = self.decode(packet, tally)
-            except self._av.FFmpegError:
+                frames = self.decode(packet)
+            except self.failure:
                 tally.lost_at_end += 1
                 continue
             if packet is not None:
                 tally.lost_inside += tally.lost_at_end
                 tally.lost_at_end = 0
+            for frame in frames:
+                self.count(frame, tally)
             yield from frames
 
-    def decode(self, packet: av.Packet | None, tally: Tally) -> list[av.VideoFrame]:
-        """Give the decoder one packet, or None for the end, and count the frames that come out.
+    def decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
+        """Give the decoder one packet, or None for the end; the frames that come out.
 
         Raises:
             av.FFmpegError: the packet cannot be decoded.
         """
         self._decoder_is_new = False
         frames: list[av.VideoFrame] = self.stream.codec_context.decode(packet)
-        for frame in frames:
-            tally.frames += 1
-            tally.concealed += bool(frame.is_corrupt)
-            tally.span.add(frame.pts, frame.duration, self.stream.time_base, default=self.frame_seconds)
         return frames
+
+    def count(self, frame: av.VideoFrame, tally: Tally) -> None:
+        """Enter a frame in the tally of its pass."""
+        tally.add(frame, unit=self.unit, default=self.frame_seconds)
 
 
 def _then_none(packets: Iterator[av.Packet]) -> Iterator[av.Packet | None]:
     yield from packets
     yield None  # has the decoder give out what it still holds
-
-
-def _until_error(packets: Iterator[av.Packet], error: type[Exception]) -> Iterator[av.Packet]:
-    """Packets up to the end of what can be read; damage to the container ends the file there."""
-    try:
-        yield from packets
-    except error:
-        return
 
 
 def _stream_duration(stream: av.VideoStream) -> float | None:

@@ -12,12 +12,13 @@ import numpy.typing as npt
 
 from scalefast.video._decode import cut_from_file
 from scalefast.video._errors import ShortDecodeError
-from scalefast.video._file import Tally, VideoFile
+from scalefast.video._file import VideoFile
 from scalefast.video._meta import VideoMeta
 from scalefast.video._positions import clip_positions
 from scalefast.video._probe import check_unbroken, check_whole, describe, verdict
 from scalefast.video._recipe import ClipRecipe
 from scalefast.video._sampling import ClipSpec, sample_clips
+from scalefast.video._tally import Tally
 
 __all__ = ["LoadedClips", "load_clips"]
 
@@ -47,8 +48,8 @@ def load_clips(
     """The clips of one video, in one opening and (as a rule) one decoding pass of its file.
 
     Frames are counted by packets. Should decoding end before the last planned frame, the clips are planned
-    again with the number that decoded, and decoded in a second pass. Damage behind the last frame that a
-    clip takes is not seen here; the scan decodes to the end.
+    again with the number that decoded, and decoded in a second pass. Damage where no clip takes a frame is not
+    seen here; the scan decodes everything.
 
     Args:
         path: the video.

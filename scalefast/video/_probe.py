@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from scalefast.video._errors import VideoError
-from scalefast.video._file import Tally, VideoFile
+from scalefast.video._file import VideoFile
 from scalefast.video._meta import VideoMeta
 from scalefast.video._orientation import frame_orientation
+from scalefast.video._tally import Tally
 
 if TYPE_CHECKING:
     import av

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
@@ -23,9 +22,6 @@ from scalefast.video import (
     test_recipe,
     train_recipe,
 )
-from scalefast.video import _decode as decode_module
-from scalefast.video._file import Tally, VideoFile
-from scalefast.video._selective import read_layout, selected_frames
 
 X264 = {
     "default": {},
@@ -68,47 +64,6 @@ def test_frames_are_those_of_a_plain_pass(
         )
 
 
-def test_leaving_out_pictures_is_exact(encoded: Path) -> None:
-    """Every wanted frame, with each neighbour left out, equals that of a full pass."""
-    with VideoFile(encoded) as file:
-        full = [frame.to_ndarray(format="rgb24") for frame in file.frames(Tally())]
-        layout = read_layout(file)
-        assert layout is not None and layout.starts[0] == 0
-        for step in (2, 3, 7, 25):
-            for first in range(min(step, 4)):
-                numbers = list(range(first, 70, step))
-                with VideoFile(encoded) as again:
-                    tally = Tally()
-                    got = list(selected_frames(again, layout, numbers, tally))
-                assert [number for number, _ in got] == numbers
-                assert all(
-                    np.array_equal(frame.to_ndarray(format="rgb24"), full[number]) for number, frame in got
-                )
-                assert tally.concealed == 0
-
-
-def test_stretches_without_wanted_frames_are_not_decoded(tmp_path: Path, render: Callable[..., Path]) -> None:
-    path = render(tmp_path / "v.mp4", frames=120, options={"g": "10", "bf": "0"})
-    with VideoFile(path) as file:
-        layout = read_layout(file)
-        assert layout is not None and layout.starts == list(range(0, 120, 10))
-        tally = Tally()
-        assert [number for number, _ in selected_frames(file, layout, [15, 104], tally)] == [15, 104]
-        assert tally.frames == (15 - 10 + 1) + (104 - 100 + 1)
-
-
-def test_open_gops_are_no_starts(tmp_path: Path, render: Callable[..., Path]) -> None:
-    """A picture after an open GOP's first may refer to one before it: decoding must not start there."""
-    path = render(
-        tmp_path / "v.mp4", frames=60, options={"x264-params": "open-gop=1:keyint=12:min-keyint=12"}
-    )
-    with av.open(path) as container:
-        keys = [packet.is_keyframe for packet in container.demux(video=0) if packet.size]
-    with VideoFile(path) as file:
-        layout = read_layout(file)
-    assert layout is not None and sum(keys) > 2 and layout.starts == [0]
-
-
 @pytest.mark.parametrize("container", ["mp4", "mkv", "avi", "mpegts"])
 def test_containers(
     tmp_path: Path, render: Callable[..., Path], read_number: Callable[[np.ndarray], int], container: str
@@ -119,8 +74,6 @@ def test_containers(
     chosen = [2, 3, 17, 30, 31, 48]
     (clip,) = decode_clips(path, [_whole(chosen)])
     assert [read_number(picture) for picture in clip] == chosen
-    with VideoFile(path) as file:
-        assert (read_layout(file) is not None) == (container in ("mp4", "mkv"))
 
 
 @pytest.mark.parametrize(
@@ -230,23 +183,6 @@ def test_more_frames_than_there_are(
     webm = render(tmp_path / "v.webm", frames=9, codec="libvpx")
     with pytest.raises(ShortDecodeError, match="frame 9 was asked for, but only 9 frames decode"):
         decode_clips(webm, [_whole([9])])
-
-
-def test_surprises_of_the_decoder_lead_to_a_full_pass(
-    numbered_video: Path, monkeypatch: pytest.MonkeyPatch, read_number: Callable[[np.ndarray], int]
-) -> None:
-    """Packets that promise other frames than the decoder gives are not believed."""
-
-    def lie(file: VideoFile) -> object:
-        layout = read_layout(file)
-        assert layout is not None
-        layout.by_time.update({time: number + 1 for time, number in layout.by_time.items() if number > 10})
-        return layout
-
-    asked = []
-    monkeypatch.setattr(decode_module, "read_layout", lambda file: asked.append(1) or lie(file))
-    (clip,) = decode_clips(numbered_video, [_whole([8, 30, 31])])
-    assert asked and [read_number(picture) for picture in clip] == [8, 30, 31]
 
 
 def test_clips_of_different_shapes_are_refused(numbered_video: Path) -> None:

@@ -24,8 +24,9 @@ from scalefast.video import (
     test_recipe,
     train_recipe,
 )
-from scalefast.video import _file as file_module
-from scalefast.video._file import Tally, VideoFile
+from scalefast.video import _packets as packets_module
+from scalefast.video._file import VideoFile
+from scalefast.video._tally import Tally
 
 RECIPE = train_recipe(size=32, clips=2)
 
@@ -226,9 +227,9 @@ def test_rate_that_the_header_gets_wrong(tmp_path: Path, render: Callable[..., P
 def test_files_too_large_to_keep(numbered_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = test_recipe(size=32)
     kept = load_clips(numbered_video, recipe, seed=0, video_id="x")
-    monkeypatch.setattr(file_module, "_KEEP_BYTES", 1000)
+    monkeypatch.setattr(packets_module, "_KEEP_BYTES", 1000)
     with VideoFile(numbered_video) as file:
-        assert file.packets is None and file.num_packets == 90
+        assert file.packets.kept is None and file.num_packets == 90
         assert sum(1 for _ in file.frames(Tally())) == 90
         assert sum(1 for _ in file.frames(Tally())) == 90, "a second pass starts anew"
     again = load_clips(numbered_video, recipe, seed=0, video_id="x")
