@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from scalefast.features._array import VerifiedArray
     from scalefast.features._compat import check_compatible
     from scalefast.features._shard import ShardContent
+    from scalefast.features._summary import ExtractSummary
     from scalefast.features._writer import StoreWriter
-    from scalefast.features.extraction import ExtractSummary, extract
+    from scalefast.features.extraction import extract
     from scalefast.features.store import FeatureStore, VideoSets
 
 __all__ = [
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ExtractSummary": "extraction",
+    "ExtractSummary": "_summary",
     "FeatureStore": "store",
     "ShardContent": "_shard",
     "StoreWriter": "_writer",

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from scalefast.errors import InputError
+from scalefast.features._folder import put_in_place
 from scalefast.features._inputs import Sets, check_finite, even_positions
 from scalefast.features._shard import ShardContent
-from scalefast.features._writer import StoreWriter, put_in_place
+from scalefast.features._writer import StoreWriter
 
 __all__ = ["SHARD_BYTES", "Contents", "write_store"]
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Generator, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from scalefast._remote import file_size, local_copy
 from scalefast.errors import ScalefastError
 from scalefast.video import VideoError, load_clips
 
 if TYPE_CHECKING:
-    from scalefast.video import ClipRecipe, VideoEntry
+    from scalefast.video import ClipRecipe, Outcome
 
-__all__ = ["DecodeJob", "Decoded", "decode_in_workers"]
+__all__ = ["DecodeJob", "Decoded", "Item", "decode_in_workers", "fetched", "time_limit", "verdict_on"]
+
+Item = tuple[str, str, int]
+"""Path or URL of a video, its id, and the epoch whose random clips are wanted."""
 
 _BYTES_A_SECOND = 256 << 10  # as the scan has it: less than a slow machine decodes at a low bit rate
 
@@ -49,16 +53,19 @@ class Decoded:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeJob:
-    """What a worker does with each item `(path, id)`."""
+    """What a worker does with each item `(path or URL, id, epoch)`."""
 
     recipe: ClipRecipe
     """The clips to decode."""
     seed: int
-    """With the id, decides random clips."""
+    """With the id and the epoch, decides random clips."""
 
-    def __call__(self, item: tuple[str, str]) -> Decoded:
-        path, video_id = item
-        clips, raw, meta, status = load_clips(path, self.recipe, seed=self.seed, video_id=video_id)
+    def __call__(self, item: Item) -> Decoded:
+        path, video_id, epoch = item
+        with fetched(path) as local:
+            clips, raw, meta, status = load_clips(
+                local, self.recipe, seed=self.seed, video_id=video_id, epoch=epoch
+            )
         return Decoded(
             status=status,
             reason=meta.note,
@@ -69,10 +76,27 @@ class DecodeJob:
         )
 
 
+@contextlib.contextmanager
+def fetched(path: str) -> Iterator[str]:
+    """A local file for a path or a URL, which is fetched whole (every packet is read anyway) and removed again.
+
+    Raises:
+        VideoError: `missing` or `unreadable`, where it cannot be fetched.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            local = held.enter_context(local_copy(path))
+        except FileNotFoundError as error:
+            raise VideoError(path, reason="missing", detail="no such file") from error
+        except OSError as error:
+            raise VideoError(path, reason="unreadable", detail=f"it cannot be fetched ({error})") from error
+        yield local
+
+
 def decode_in_workers(
-    job: DecodeJob, entries: Sequence[VideoEntry], *, workers: int | None, timeout: float
+    job: Callable[[Item], Decoded], items: Iterable[Item], *, workers: int | None, timeout: float
 ) -> Generator[Decoded, None, None]:
-    """What became of each entry, in the order of the entries; closing the iterator ends the workers.
+    """What became of each item, in their order; closing the iterator ends the workers.
 
     A file that crashes its decoder, or takes longer than `timeout` seconds and one more for every 256 KiB of
     it, is `bad` with reason `crash` or `timeout`; an unforeseen error (out of memory, say) makes it
@@ -80,18 +104,23 @@ def decode_in_workers(
     """
     from scalefast.video import isolated_map
 
-    if not entries:
-        return
-    items = ((str(entry.path), entry.id) for entry in entries)
-    limit = partial(_limit, seconds=timeout)
+    limit = partial(time_limit, seconds=timeout)
     for outcome in isolated_map(job, items, workers=workers, timeout=limit):
-        if outcome.failure is None:
-            assert outcome.value is not None
-            yield outcome.value
-        elif outcome.failure in ("crash", "timeout"):
-            yield Decoded(status="bad", reason=outcome.failure)
-        else:
-            yield _lost(outcome.error, outcome.message)
+        yield verdict_on(outcome)
+
+
+def verdict_on(outcome: Outcome[Decoded]) -> Decoded:
+    """What an answer of a worker process, or its end, says about the file.
+
+    Raises:
+        ScalefastError: the error concerns all files.
+    """
+    if outcome.failure is None:
+        assert outcome.value is not None
+        return outcome.value
+    if outcome.failure in ("crash", "timeout"):
+        return Decoded(status="bad", reason=outcome.failure)
+    return _lost(outcome.error, outcome.message)
 
 
 def _lost(error: Exception | None, message: str) -> Decoded:
@@ -103,8 +132,9 @@ def _lost(error: Exception | None, message: str) -> Decoded:
     return Decoded(status="bad", reason="unreadable", trouble=message)
 
 
-def _limit(item: tuple[str, str], *, seconds: float) -> float:
+def time_limit(item: Item, *, seconds: float) -> float:
+    """How long one file may keep its worker busy: `seconds`, and one more for every 256 KiB."""
     try:
-        return seconds + os.stat(item[0]).st_size / _BYTES_A_SECOND
+        return seconds + file_size(item[0]) / _BYTES_A_SECOND
     except OSError:
         return seconds

@@ -15,6 +15,7 @@ from scalefast.errors import DataError
 from scalefast.features._decode import Decoded
 from scalefast.features._inputs import check_finite
 from scalefast.features._shard import ShardContent
+from scalefast.features._stages import StageClock
 
 if TYPE_CHECKING:
     from scalefast.video import VideoEntry
@@ -36,6 +37,7 @@ class ShardBuilder:
         dtype: dtype of the features to keep.
         normalize: raw positions [N, 7] and duration in seconds -> positions float32 [N, 7].
         labels: makes the shard's labels of those of its videos; see `make_labels`.
+        clock: counts the time in the backbone; None counts for nobody.
     """
 
     def __init__(
@@ -47,7 +49,9 @@ class ShardBuilder:
         dtype: torch.dtype,
         normalize: Callable[[np.ndarray, float], np.ndarray],
         labels: Callable[[Sequence[Any]], torch.Tensor | None],
+        clock: StageClock | None = None,
     ) -> None:
+        self._clock = clock or StageClock()
         self._backbone = backbone
         self._feature_dim = feature_dim
         self._batch_clips = batch_clips
@@ -88,7 +92,8 @@ class ShardBuilder:
             taken.append(first)
             clips -= len(first)
         batch = taken[0] if len(taken) == 1 else np.concatenate(taken)
-        output = self._backbone(torch.from_numpy(np.ascontiguousarray(batch)))
+        with self._clock("backbone"):
+            output = self._backbone(torch.from_numpy(np.ascontiguousarray(batch)))
         expected = (len(batch), self._feature_dim)
         if tuple(output.shape) != expected:
             raise DataError(
@@ -106,7 +111,9 @@ class ShardBuilder:
         if left:
             self._run(left)
         empty = torch.empty(0, self._feature_dim)
-        features = torch.cat([output.detach().cpu() for output in self._outputs]) if self._outputs else empty
+        with self._clock("backbone"):  # a GPU's work ends here
+            outputs = [output.detach().cpu() for output in self._outputs]
+        features = torch.cat(outputs) if outputs else empty
         kept = features.to(self._dtype)
         for values, name in ((features, "features"), (kept, f"features as {self._dtype}")):
             check_finite(values, lengths=self._lengths, ids=self._ids, first_row=0, name=name)
@@ -129,7 +136,8 @@ def _rows(parts: list[np.ndarray]) -> torch.Tensor:
 def make_labels(
     entries: Sequence[VideoEntry], *, classes: Sequence[str] | None
 ) -> Callable[[Sequence[Any]], torch.Tensor | None]:
-    """How the labels of a list are kept: None, int64 [n], or multi-hot bool [n, C] where videos have several.
+    """How the labels of a list are kept: None, int64 [n], float32 [n] for targets that are real numbers, or
+    multi-hot bool [n, C] where videos have several.
 
     The form follows from the whole list, so that all shards agree: C is the number of classes, or one more
     than the largest label of the list.
@@ -142,6 +150,8 @@ def make_labels(
         raise DataError(f"the list gives {without[0]!r} no label, and others one: label all videos or none")
     if without:
         return lambda labels: None
+    if any(isinstance(entry.label, float) for entry in entries):
+        return lambda labels: torch.tensor(list(labels), dtype=torch.float32)
     if not any(isinstance(entry.label, tuple) for entry in entries):
         return lambda labels: torch.tensor(list(labels), dtype=torch.int64)
     sets = [_numbers(entry.label) for entry in entries]

@@ -3,75 +3,29 @@
 A store under way is its folder with `partial.json` (what the store follows from) and the finished shards. The
 last step writes `ledger.csv` and `store.json` and removes `partial.json`; a folder with `store.json` is a
 finished store.
+
+Several ranks can write one store: each begins in the same way, writes its own shards, and waits for the others'; the
+first that sees them all finishes. What each of these steps writes follows from the plan alone.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+import time
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
-from scalefast._files import sync_folder
-from scalefast.errors import InputError, StoreError
-from scalefast.features._atomic import TEMPORARY_SUFFIX, disk_errors, write_atomically
-from scalefast.features._lock import FolderLock
+from scalefast.errors import DataError, StoreError
+from scalefast.features._folder import HEADER_NAME, LEDGER_NAME, PARTIAL_NAME, StoreFolder, open_folder
+from scalefast.features._header import PARTIAL_FORMAT, differences, finished_header, read_header
 from scalefast.features._sealed import FORMAT_VERSION, checksum, seal, unseal
 from scalefast.features._shard import Shard, ShardContent, encode_shard, shard_name
 
-__all__ = [
-    "HEADER_NAME",
-    "LEDGER_NAME",
-    "PARTIAL_NAME",
-    "STORE_FORMAT",
-    "StoreWriter",
-    "check_replaceable",
-    "put_in_place",
-    "read_header",
-]
+__all__ = ["StoreWriter", "check_replaceable"]
 
-STORE_FORMAT = "scalefast-features"
-PARTIAL_FORMAT = "scalefast-features-partial"
-HEADER_NAME = "store.json"
-PARTIAL_NAME = "partial.json"
-LEDGER_NAME = "ledger.csv"
-
-
-def read_header(path: Path) -> dict[str, Any]:
-    """The header of a finished store.
-
-    Raises:
-        StoreError: not a store, not finished, damaged, or of another version.
-    """
-    try:
-        return unseal((path / HEADER_NAME).read_bytes(), form=STORE_FORMAT, where=str(path / HEADER_NAME))
-    except FileNotFoundError:
-        pass
-    except NotADirectoryError:
-        raise StoreError(f"{path}: a file; a feature store is a folder with a {HEADER_NAME}") from None
-    if (path / PARTIAL_NAME).exists():
-        raise StoreError(
-            f"{path}: the extraction into this store is not finished; run the same extract command again"
-        )
-    if not path.exists():
-        raise StoreError(f"{path}: there is no such feature store")
-    raise StoreError(f"{path}: not a feature store: the folder has no {HEADER_NAME}")
-
-
-def differences(old: Any, new: Any, *, name: str = "") -> Iterator[str]:
-    """What differs between two JSON values, leaf by leaf: `"backbone.name: 'a' there, 'b' now"`."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in [*old, *(key for key in new if key not in old)]:
-            yield from differences(old.get(key), new.get(key), name=f"{name}.{key}" if name else key)
-    elif old != new:
-        yield f"{name}: {_short(old)} there, {_short(new)} now"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:60]}..."
+_POLL_SECONDS = 0.2
+_SAY_SECONDS = 30.0
 
 
 class StoreWriter:
@@ -80,12 +34,14 @@ class StoreWriter:
     Use it as a context manager: the folder is locked against a second writer as long as it is open.
 
     Args:
-        path: folder of the store; made if need be.
+        path: folder of the store, or its URL; made if need be.
         plan: JSON object from which the content follows (backbone, recipe, list, ...); becomes the store's
             provenance.
         shards: number of shards.
         classes: names of the classes, or None.
         overwrite: start anew where the folder holds a finished store, or one under way with another plan.
+        rank, world_size: this writer and how many write the store together; shard i is written by rank
+            i modulo world_size.
 
     Raises:
         StoreError: the folder holds something else, or (without `overwrite`) a store that follows from
@@ -94,16 +50,21 @@ class StoreWriter:
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | os.PathLike[str],
         *,
         plan: Mapping[str, Any],
         shards: int,
         classes: list[str] | None = None,
         overwrite: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
-        self.path = Path(path)
+        self.folder: StoreFolder = open_folder(path)
+        self.path = self.folder.path
+        self.mine = [index for index in range(shards) if index % world_size == rank]
+        """Numbers of the shards that this rank writes."""
         self.entries: dict[int, dict[str, Any]] = {}
-        """Finished shards by number."""
+        """Finished shards by number: of this rank, and of all once the store is complete."""
         self.damaged: list[str] = []
         """What was wrong with shards of the interrupted writer that are to be written again."""
         self.complete = False
@@ -117,13 +78,13 @@ class StoreWriter:
             "provenance": dict(plan),
         }
         self._plan = checksum(seal(self._start))
-        with disk_errors(self.path, advice="Choose another folder."):
-            self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = FolderLock(self.path)
+        self.folder.prepare()
+        self._lock = self.folder.lock(shared=world_size > 1)
         try:
-            self._begin(overwrite)
+            with self.folder.mutex():
+                self._begin(overwrite)
         except BaseException:
-            self._lock.release()
+            self._release()
             raise
 
     def __enter__(self) -> StoreWriter:
@@ -132,28 +93,36 @@ class StoreWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock.release()
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
     def _begin(self, overwrite: bool) -> None:
         """Find out what the folder holds, and begin, go on, or refuse."""
-        finished, partial = self.path / HEADER_NAME, self.path / PARTIAL_NAME
-        if finished.exists() and not overwrite:
-            header = read_header(self.path)
-            self._check_same({key: header[key] for key in ("classes", "provenance")}, what="was made")
-            self.entries = dict(enumerate(header["shards"]))
-            self.complete = True
-            partial.unlink(missing_ok=True)  # killed between the last two steps
-        elif not finished.exists() and partial.exists() and self._continues(partial, overwrite):
+        finished, partial = self.folder.holds(HEADER_NAME), self.folder.holds(PARTIAL_NAME)
+        if finished and not overwrite:
+            self._recognise()
+            if partial:
+                self.folder.delete(PARTIAL_NAME)  # killed between the last two steps
+        elif not finished and partial and self._continues(overwrite):
             self._take_over()
         else:
-            self._begin_anew(finished.exists() or partial.exists())
+            self._begin_anew(finished or partial)
 
-    def _continues(self, partial: Path, overwrite: bool) -> bool:
+    def _recognise(self) -> None:
+        """Take the finished store in the folder for ours, or refuse it."""
+        header = read_header(self.folder)
+        self._check_same({key: header[key] for key in ("classes", "provenance")}, what="was made")
+        self.entries = dict(enumerate(header["shards"]))
+        self.complete = True
+
+    def _continues(self, overwrite: bool) -> bool:
         """Whether the store under way has our plan; an error if it has not and must not be overwritten."""
         try:
-            self._check_same(
-                unseal(partial.read_bytes(), form=PARTIAL_FORMAT, where=str(partial)), what="was started"
-            )
+            text, where = self.folder.read(PARTIAL_NAME), self.folder.where(PARTIAL_NAME)
+            self._check_same(unseal(text, form=PARTIAL_FORMAT, where=where), what="was started")
         except StoreError:
             if not overwrite:
                 raise
@@ -171,36 +140,39 @@ class StoreWriter:
 
     def _begin_anew(self, replace: bool) -> None:
         if not replace:
-            stale = {FolderLock.NAME, PARTIAL_NAME + TEMPORARY_SUFFIX}
-            others = sorted(item.name for item in self.path.iterdir() if item.name not in stale)
+            others = self.folder.names()
             if others:
                 raise StoreError(
                     f"{self.path}: holds {others[0]!r} already; a new store needs an empty folder"
                 )
-        write_atomically(self.path / PARTIAL_NAME, [seal(self._start)], advice="Choose another folder.")
+        self.folder.write(PARTIAL_NAME, [seal(self._start)], advice="Choose another folder.")
         # From here on the folder is a new store under way: shards of another plan count for nothing.
-        for name in (HEADER_NAME, LEDGER_NAME):
-            (self.path / name).unlink(missing_ok=True)
-        for path in self.path.glob(shard_name(0).replace("00000", "*")):
-            path.unlink()
+        before, after = shard_name(0).split("00000")
+        shards = [name for name in self.folder.names() if name.startswith(before) and name.endswith(after)]
+        for name in (HEADER_NAME, LEDGER_NAME, *shards):
+            self.folder.delete(name)
 
     def _take_over(self) -> None:
-        """Keep shards of our plan whose every block is sound; delete the rest."""
-        for index in range(self._shards):
-            path = self.path / shard_name(index)
-            if not path.exists():
+        """Keep our shards of our plan whose every block is sound; delete the rest of ours."""
+        there = set(self.folder.names())
+        for index in self.mine:
+            if shard_name(index) not in there:
                 continue
             try:
-                shard = Shard(path, where=str(path))
+                shard = self._open(index)
                 shard.verify()
             except StoreError as error:
                 self.damaged.append(str(error))
-                path.unlink()
+                self.folder.delete(shard_name(index))
                 continue
             if shard.plan == self._plan and shard.index == index:
                 self.entries[index] = shard.entry()
             else:
-                path.unlink()
+                self.folder.delete(shard_name(index))
+
+    def _open(self, index: int) -> Shard:
+        name = shard_name(index)
+        return Shard(self.folder.local(name), where=self.folder.where(name), entry=self.entries.get(index))
 
     @property
     def _advice(self) -> str:
@@ -213,20 +185,62 @@ class StoreWriter:
         Raises:
             StoreError: no space left; finished shards stay, and the same command goes on from them.
         """
-        assert 0 <= index < self._shards and index not in self.entries
+        assert index in self.mine and index not in self.entries
         chunks, entry = encode_shard(content, index=index, plan=self._plan)
-        write_atomically(self.path / entry["name"], chunks, advice=self._advice)
+        self.folder.write(entry["name"], chunks, advice=self._advice)
         self.entries[index] = entry
 
     def shard(self, index: int) -> Shard:
         """A finished shard, to read."""
-        path = self.path / shard_name(index)
-        return Shard(path, where=str(path), entry=self.entries[index])
+        assert index in self.entries
+        return self._open(index)
+
+    def wait_for_others(self, say: Callable[[str], None]) -> None:
+        """Return when the shards of all ranks are there.
+
+        A rank that died is waited for: it is expected to be started again, and goes on where it was.
+
+        Raises:
+            DataError: another rank has found that no video can be decoded.
+        """
+        said = time.monotonic()
+        while not self.complete and len(self.entries) < self._shards:
+            there = set(self.folder.names())
+            if HEADER_NAME in there or all(shard_name(index) in there for index in range(self._shards)):
+                return
+            if PARTIAL_NAME not in there:
+                raise DataError(f"{self.path}: another rank has ended this extraction; it says why")
+            if time.monotonic() - said >= _SAY_SECONDS:
+                said = time.monotonic()
+                done = sum(name.startswith("shard-") for name in there)
+                say(f"extract: waiting for other ranks: {done} of {self._shards} shards are there")
+            time.sleep(_POLL_SECONDS)
+
+    def gather(self) -> None:
+        """Take in the shards of the other ranks, or the store that one of them has finished.
+
+        Call it inside `folder.mutex()`, after `wait_for_others`.
+
+        Raises:
+            StoreError: a shard is damaged, or of another plan.
+        """
+        if not self.complete and self.folder.holds(HEADER_NAME):
+            self._recognise()
+        for index in range(self._shards):
+            if index in self.entries:
+                continue
+            shard = self._open(index)
+            shard.verify()
+            if shard.plan != self._plan or shard.index != index:
+                raise StoreError(
+                    f"{shard.where}: a shard of another extraction; delete it, and run its rank again"
+                )
+            self.entries[index] = shard.entry()
 
     def discard(self) -> None:
         """Delete what has been written; the folder stays, empty."""
         self._begin_anew(True)
-        (self.path / PARTIAL_NAME).unlink()
+        self.folder.delete(PARTIAL_NAME)
         self.entries.clear()
 
     def finish(self, *, ledger: bytes | None = None) -> None:
@@ -236,71 +250,31 @@ class StoreWriter:
             InputError: no video in any shard. StoreError: no space left.
         """
         assert len(self.entries) == self._shards, "finish() before all shards are written"
-        header = self._header(ledger)
+        shards = [self.shard(index) for index in range(self._shards)]
+        entries = [self.entries[index] for index in range(self._shards)]
+        header = finished_header(self._start, shards, entries=entries, ledger=ledger, where=str(self.path))
         if ledger is not None:
-            write_atomically(self.path / LEDGER_NAME, [ledger], advice=self._advice)
-        write_atomically(self.path / HEADER_NAME, [seal(header)], advice=self._advice)
-        (self.path / PARTIAL_NAME).unlink(missing_ok=True)
-        sync_folder(self.path)
+            self.folder.write(LEDGER_NAME, [ledger], advice=self._advice)
+        self.folder.write(HEADER_NAME, [seal(header)], advice=self._advice)
+        self.folder.delete(PARTIAL_NAME)
         self.complete = True
 
-    def _header(self, ledger: bytes | None) -> dict[str, Any]:
-        shards = [self.shard(index) for index in range(self._shards)]
-        rows = sum(shard.rows for shard in shards)
-        if rows == 0:
-            raise InputError(f"{self.path}: no video to keep: every shard is empty")
-        lengths = {int(length) for shard in shards for length in shard.offsets[1:] - shard.offsets[:-1]}
-        forms = [_form(shard) for shard in shards]
-        assert all(form == forms[0] for form in forms), "shards of different form"
-        return {
-            "format": STORE_FORMAT,
-            "version": FORMAT_VERSION,
-            "rows": rows,
-            "clips": sum(shard.clips for shard in shards),
-            "clips_per_video": lengths.pop() if len(lengths) == 1 else None,
-            **forms[0],
-            "classes": self._start["classes"],
-            "provenance": self._start["provenance"],
-            "ledger": None if ledger is None else {"bytes": len(ledger), "crc32": checksum(ledger)},
-            "shards": [self.entries[index] for index in range(len(shards))],
-        }
 
-
-def _form(shard: Shard) -> dict[str, Any]:
-    """Dtypes and inner shapes of a shard's sections, without the numbers of videos and clips."""
-    form: dict[str, Any] = {}
-    for name in ("features", "positions", "labels"):
-        section = shard.sections.get(name)
-        form[name] = section and {
-            "dtype": str(section[0]).removeprefix("torch."),
-            "row_shape": list(section[1][1:]),
-        }
-    return form
-
-
-def check_replaceable(path: Path, *, overwrite: bool) -> None:
-    """Refuse a path where a new store must not go: anything but an empty folder, or with `overwrite` a store.
+def check_replaceable(folder: StoreFolder, *, overwrite: bool) -> None:
+    """Refuse a place where a new store must not go: anything but an empty folder, or with `overwrite` a store.
 
     Raises:
         StoreError: says what is in the way.
     """
-    if not path.exists():
+    if not folder.exists():
         return
-    if not path.is_dir():
-        raise StoreError(f"{path}: a file is in the way; a feature store is a folder")
-    if not any(path.iterdir()):
+    try:
+        names = folder.names()
+    except NotADirectoryError:
+        raise StoreError(f"{folder}: a file is in the way; a feature store is a folder") from None
+    if not names:
         return
-    if not any((path / name).exists() for name in (HEADER_NAME, PARTIAL_NAME)):
-        raise StoreError(f"{path}: the folder exists and is not a feature store; choose another one")
+    if HEADER_NAME not in names and PARTIAL_NAME not in names:
+        raise StoreError(f"{folder}: the folder exists and is not a feature store; choose another one")
     if not overwrite:
-        raise StoreError(f"{path}: the store exists already; choose another folder, or overwrite it")
-
-
-def put_in_place(new: Path, path: Path) -> None:
-    """Rename the folder `new` to `path`; what was at `path` is deleted once `new` has its name."""
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
-    if path.exists():
-        os.rename(path, old)
-    os.rename(new, path)
-    sync_folder(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
+        raise StoreError(f"{folder}: the store exists already; choose another folder, or overwrite it")

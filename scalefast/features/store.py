@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
+from scalefast._remote import is_url
 from scalefast._version import __version__
 from scalefast.errors import InputError, StoreError
 from scalefast.features._array import VerifiedArray
 from scalefast.features._compat import check_compatible
 from scalefast.features._create import Contents, write_store
+from scalefast.features._folder import LEDGER_NAME, LocalFolder, StoreFolder, open_folder
+from scalefast.features._header import read_header
 from scalefast.features._inputs import (
     Sets,
     check_classes,
@@ -26,21 +29,11 @@ from scalefast.features._inputs import (
     check_provenance,
 )
 from scalefast.features._sealed import checksum
+from scalefast.features._sets import VideoSets, pad
 from scalefast.features._shard import Shard, named_dtype
-from scalefast.features._writer import LEDGER_NAME, check_replaceable, read_header
+from scalefast.features._writer import check_replaceable
 
 __all__ = ["FeatureStore", "VideoSets"]
-
-
-class VideoSets(NamedTuple):
-    """The clips of some videos, ready for `scalefast.SCALE`."""
-
-    features: torch.Tensor
-    """[B, V, D]; where the sets differ in length, V is the longest of these and the rest is zero."""
-    positions: torch.Tensor
-    """[B, V, 7], padded likewise."""
-    lengths: torch.Tensor
-    """int64 [B]: clips of each video."""
 
 
 class FeatureStore:
@@ -52,7 +45,7 @@ class FeatureStore:
     """
 
     path: Path
-    """Folder of the store."""
+    """Folder of the store; of a remote one, the temporary folder of what has been fetched."""
     features: VerifiedArray
     """[N, V, D], or [T, D] where the sets differ in length."""
     positions: VerifiedArray
@@ -75,8 +68,9 @@ class FeatureStore:
     clips_per_video: int | None
     """V, or None where the sets differ in length."""
 
-    def __init__(self, path: Path, header: dict[str, Any], shards: list[Shard]) -> None:
-        self.path = path
+    def __init__(self, folder: StoreFolder, header: dict[str, Any], shards: list[Shard]) -> None:
+        self.path = folder.home
+        self._folder = folder
         self._header = header
         self._shards = shards
         self.clips_per_video = header["clips_per_video"]
@@ -99,14 +93,18 @@ class FeatureStore:
     def open(cls, path: str | Path) -> FeatureStore:
         """Open a finished store.
 
+        Args:
+            path: its folder, or a URL that fsspec knows (`s3://bucket/train.store`); the files of a remote one are
+                fetched into a temporary folder, which goes with the store.
+
         Raises:
             StoreError: not a store, not finished, of another version, or a file of it missing, cut short or
                 damaged; the message names the file.
         """
-        folder = Path(path)
+        folder = open_folder(path)
         header = read_header(folder)
         shards = [
-            Shard(folder / entry["name"], where=str(folder / entry["name"]), entry=entry)
+            Shard(folder.local(entry["name"]), where=folder.where(entry["name"]), entry=entry)
             for entry in header["shards"]
         ]
         return cls(folder, header, shards)
@@ -146,8 +144,12 @@ class FeatureStore:
             InputError: an argument is not of the expected form, or a feature or position is NaN or infinite
                 (row and id are named). StoreError: the folder exists, or cannot be written.
         """
+        if is_url(path):
+            raise InputError(
+                f"{path}: arrays are written to a folder of this machine; copy the finished store"
+            )
         folder = Path(path)
-        check_replaceable(folder, overwrite=overwrite)
+        check_replaceable(LocalFolder(folder), overwrite=overwrite)
         sets = Sets(features, name="features")
         arrays = {"positions": positions, "clips": clips}
         given = {name: Sets(value, name=name) for name, value in arrays.items() if value is not None}
@@ -184,9 +186,9 @@ class FeatureStore:
         entry = self._header["ledger"]
         if entry is None:
             return None
-        where = self.path / LEDGER_NAME
+        where = self._folder.where(LEDGER_NAME)
         try:
-            data = where.read_bytes()
+            data = self._folder.read(LEDGER_NAME)
         except OSError as error:
             raise StoreError(
                 f"{where}: cannot be read ({error.strerror}); the store was written with it"
@@ -202,10 +204,12 @@ class FeatureStore:
 
     def __repr__(self) -> str:
         shape = "x".join(str(size) for size in self.features.shape)
-        return f"FeatureStore({str(self.path)!r}, {len(self)} videos, features {shape} {self.features.dtype})"
+        return (
+            f"FeatureStore({str(self._folder)!r}, {len(self)} videos, features {shape} {self.features.dtype})"
+        )
 
     def __reduce__(self) -> Any:
-        return FeatureStore.open, (self.path,)
+        return FeatureStore.open, (self._folder.path,)
 
     @property
     def feature_dim(self) -> int:
@@ -251,7 +255,7 @@ class FeatureStore:
         present = within < lengths[:, None]
         places = (starts[:, None] + within)[present].numpy()
         return VideoSets(
-            _pad(self.features.rows(places), present), _pad(self.positions.rows(places), present), lengths
+            pad(self.features.rows(places), present), pad(self.positions.rows(places), present), lengths
         )
 
     def take_clips(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -272,7 +276,7 @@ class FeatureStore:
         features, positions = self.features.tensor(device), self.positions.tensor(device).float()
         if self.clips_per_video is None:
             present = (torch.arange(int(self.lengths.max())) < self.lengths[:, None]).to(device)
-            features, positions = _pad(features, present), _pad(positions, present)
+            features, positions = pad(features, present), pad(positions, present)
         return features, positions
 
     def verify(self) -> None:
@@ -287,10 +291,3 @@ class FeatureStore:
     def check_compatible(self, other: FeatureStore) -> None:
         """Refuse `other` where its features must not be mixed with these."""
         check_compatible(self, other)
-
-
-def _pad(flat: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-    """[t, W] and bool [B, V] with t true entries -> [B, V, W] with zeros elsewhere."""
-    out = flat.new_zeros(*present.shape, flat.shape[-1])
-    out[present] = flat
-    return out

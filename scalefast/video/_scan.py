@@ -6,6 +6,7 @@ import os
 from functools import partial
 from pathlib import Path
 
+from scalefast._progress import VideoProgress
 from scalefast.errors import InputError
 from scalefast.video._entries import VideoEntry, VideoList
 from scalefast.video._errors import VideoError
@@ -14,7 +15,6 @@ from scalefast.video._ledger import LedgerRow, LedgerStatus, ScanSummary, write_
 from scalefast.video._pool import isolated_map
 from scalefast.video._pool_slot import Outcome
 from scalefast.video._probe import describe, verdict
-from scalefast.video._progress import Progress
 from scalefast.video._recipe import ClipRecipe, train_recipe
 
 __all__ = ["scan_file", "scan_videos"]
@@ -61,10 +61,10 @@ def scan_videos(
     outcomes = isolated_map(
         job, videos, workers=workers, timeout=partial(_limit, seconds=timeout), ordered=False
     )
-    with Progress(total=len(videos), label="scan", show=progress) as shown:
+    with VideoProgress(total=len(videos), label="scan", show=progress) as shown:
         for outcome in outcomes:
             rows[outcome.index] = _row(videos[outcome.index], outcome)
-            shown.update()
+            shown.advance()
     done = tuple(row for row in rows if row is not None)
     assert len(done) == len(videos), "the pool answers every item"
     write_ledger(target, done)

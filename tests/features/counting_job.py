@@ -6,7 +6,7 @@ import os
 import time
 from dataclasses import dataclass
 
-from scalefast.features._decode import Decoded, DecodeJob
+from scalefast.features._decode import Decoded, DecodeJob, Item
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +15,7 @@ class CountingJob(DecodeJob):
 
     log: str = ""
 
-    def __call__(self, item: tuple[str, str]) -> Decoded:
+    def __call__(self, item: Item) -> Decoded:
         descriptor = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(descriptor, f"{item[1]}\n".encode())
         os.close(descriptor)

@@ -14,7 +14,7 @@ import torch
 
 from scalefast.errors import DataError, InputError, StoreError
 from scalefast.features import FeatureStore
-from scalefast.features.extraction import default_shard_videos
+from scalefast.features._job import default_shard_videos
 from scalefast.video import VideoEntry, VideoList, load_clips, normalize_positions
 from scalefast.video import test_recipe as views_recipe
 

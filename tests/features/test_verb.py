@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
 import subprocess
@@ -14,7 +13,6 @@ import torch
 
 from scalefast.cli import main
 from scalefast.features import FeatureStore
-from scalefast.features._progress import ExtractionProgress
 
 
 @pytest.fixture
@@ -136,53 +134,3 @@ def test_torch_threads_sleep_while_they_wait() -> None:
     )
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
-
-
-class Terminal:
-    """A stream that claims to be a terminal."""
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def write(self, text: str) -> int:
-        self.text += text
-        return len(text)
-
-    def flush(self) -> None:
-        pass
-
-    def isatty(self) -> bool:
-        return True
-
-
-def test_progress_on_a_terminal() -> None:
-    """A bar that counts earlier shards, with videos/s, frames/s and the time left."""
-    pytest.importorskip("tqdm")
-    stream = Terminal()
-    with ExtractionProgress(total=10, done=4, show=True, stream=stream) as shown:
-        shown.advance(frames=256)
-        shown.advance(frames=256)
-        shown.say("a line")
-        assert shown.videos_per_second > 0 and shown.frames_per_second > shown.videos_per_second
-    last = stream.text.split("\r")[-1]
-    assert "6/10" in last and "video/s" in last and "frames/s" in last and "a line" in stream.text
-
-
-def test_progress_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Plain lines, one every ten seconds and one at the end; none if not wanted."""
-    clock = iter(range(0, 1000, 6))
-    progress = importlib.import_module("scalefast.features._progress")
-    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
-    for show in (True, False):
-        with open(tmp_path / "said", "w+") as stream:
-            with ExtractionProgress(total=8, done=2, show=show, stream=stream) as shown:
-                for _ in range(4):
-                    shown.advance(frames=16)
-            stream.seek(0)
-            lines = stream.read().splitlines()
-        if not show:
-            assert lines == []
-            continue
-        assert 2 <= len(lines) <= 5
-        assert lines[-1].startswith("extract: 6 of 8 videos, ")
-        assert all("videos/s" in line and "frames/s" in line and line.endswith(" left") for line in lines)

@@ -14,7 +14,7 @@ from unittest import mock
 import torch
 from counting_job import CountingJob
 
-from scalefast.features import extraction
+from scalefast.features import _job, extraction
 from scalefast.video import ClipRecipe, VideoList, train_recipe
 
 
@@ -62,7 +62,7 @@ def extract(
         **changes,
     }
     job = functools.partial(CountingJob, log=str(log))
-    with mock.patch.object(extraction, "DecodeJob", job):
+    with mock.patch.object(_job, "DecodeJob", job):
         return extraction.extract(VideoList.read(folder) if videos is None else videos, out=out, **arguments)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import sys
 import threading
@@ -28,7 +27,6 @@ from scalefast.video import (
     write_ledger,
 )
 from scalefast.video import _scan as scan_module
-from scalefast.video._progress import Progress, _clock
 
 JOBS = """
 import os, signal, time
@@ -244,39 +242,6 @@ def test_summary_counts() -> None:
     assert str(ScanSummary(rows=tuple(rows))) == "4 listed = 2 ok + 1 short + 0 bad + 1 missing"
 
 
-def test_progress_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    out = io.StringIO()
-    with Progress(total=300, label="scan", stream=out) as progress:
-        for _ in range(120):
-            now[0] += 0.0625
-            progress.update()
-        assert progress.line() == "scan: 120 of 300 videos, 16.0 videos/s, 11 s left"
-    lines = out.getvalue().splitlines()
-    assert lines[0].startswith("scan: 80 of 300 videos, 16.0 videos/s, 14 s left")
-    assert lines[-1] == "scan: 120 of 300 videos in 8 s, 16.0 videos/s" and len(lines) == 2
-    silent = io.StringIO()
-    with Progress(total=1, label="scan", show=False, stream=silent) as progress:
-        progress.update()
-    assert silent.getvalue() == ""
-    assert [_clock(seconds) for seconds in (0, 59.4, 61, 3599, 3600, 90061)] == [
-        "0 s", "59 s", "1 min 01 s", "59 min 59 s", "1 h 00 min", "25 h 01 min",
-    ]  # fmt: skip
-
-
-def test_progress_bar_in_a_terminal() -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    out = Terminal()
-    with Progress(total=4, label="scan", stream=out) as progress:
-        for _ in range(4):
-            progress.update()
-    assert "scan: 100%" in out.getvalue() and "4/4" in out.getvalue() and "video/s" in out.getvalue()
-
-
 def test_verb(
     bad_files: dict[str, tuple[Path, str, str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -288,7 +253,7 @@ def test_verb(
     assert captured.out.startswith(f"{len(rows)} listed = ") and captured.out.endswith(
         f"ledger: {tmp_path}/l.csv\n"
     )
-    assert f"scan: {len(rows)} of {len(rows)} videos in " in captured.err and "videos/s" in captured.err
+    assert f"scan: {len(rows)} of {len(rows)} videos, " in captured.err and "videos/s, in " in captured.err
 
 
 def test_verb_with_a_list(numbered_video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
