@@ -10,12 +10,13 @@ from scalefast._progress import VideoProgress
 from scalefast.errors import InputError
 from scalefast.video._entries import VideoEntry, VideoList
 from scalefast.video._errors import VideoError
-from scalefast.video._file import Tally, VideoFile
+from scalefast.video._file import VideoFile
 from scalefast.video._ledger import LedgerRow, LedgerStatus, ScanSummary, write_ledger
 from scalefast.video._pool import isolated_map
 from scalefast.video._pool_slot import Outcome
 from scalefast.video._probe import describe, verdict
 from scalefast.video._recipe import ClipRecipe, train_recipe
+from scalefast.video._tally import Tally
 
 __all__ = ["scan_file", "scan_videos"]
 
