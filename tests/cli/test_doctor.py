@@ -100,10 +100,12 @@ def test_an_unknown_backend_is_a_finding_not_a_crash(monkeypatch):
 
 
 def test_an_idle_gpu_driver_is_pointed_out(monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor, "_NVIDIA_DRIVER", tmp_path)
-    advice = doctor._advice((), build="CPU", gpus=())
+    monkeypatch.setattr(doctor.findings, "_NVIDIA_DRIVER", tmp_path)
+    advice = doctor.findings._advice((), build="CPU", gpus=())
     assert any("install a CUDA build" in sentence for sentence in advice)
-    assert not any("CUDA build" in sentence for sentence in doctor._advice((), build="CUDA 13.0", gpus=()))
+    assert not any(
+        "CUDA build" in sentence for sentence in doctor.findings._advice((), build="CUDA 13.0", gpus=())
+    )
 
 
 @pytest.mark.parametrize(
