@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from scalefast.errors import InputError
+from scalefast.kernels.ops.products import linear
 
 __all__ = ["nearest_rows"]
 
@@ -30,7 +31,7 @@ def nearest_rows(
     """The k gallery rows with the largest inner product, largest first, equals in the order of their rows.
 
     `similarity = queries @ gallery.T; similarity.sort(descending=True, stable=True)`, of which the first k
-    columns are kept. Never more than one tile of `query_rows` x (`gallery_rows` + k) similarities is alive.
+    columns are kept. Never more than one tile of `query_rows` x `gallery_rows` similarities is alive.
 
     Args:
         queries: `[Q, D]`, floating.
@@ -62,14 +63,13 @@ def _one_tile(queries: Tensor, gallery: Tensor, k: int, gallery_rows: int) -> tu
     values = queries.new_empty(len(queries), 0)
     index = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
     for start in range(0, len(gallery), gallery_rows):
-        similarity = queries @ gallery[start : start + gallery_rows].T
-        columns = torch.arange(start, start + similarity.shape[1], device=queries.device)
+        similarity = linear(queries, gallery[start : start + gallery_rows])
+        best, place = _stable_topk(similarity, min(k, similarity.shape[1]))
         # Kept rows come first, and they have smaller indices: a column's place is still the order among
         # equals.
-        candidates = torch.cat([values, similarity], dim=1)
-        names = torch.cat([index, columns.expand(len(queries), -1)], dim=1)
-        values, place = _stable_topk(candidates, min(k, candidates.shape[1]))
-        index = names.gather(1, place)
+        candidates, names = torch.cat([values, best], dim=1), torch.cat([index, place + start], dim=1)
+        ranked, order = candidates.sort(dim=1, descending=True, stable=True)
+        values, index = ranked[:, :k], names.gather(1, order[:, :k])
     return values, index
 
 
@@ -79,8 +79,9 @@ def _stable_topk(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     `torch.topk` does not say which of several equal values it takes, so rows with equals across the k-th
     place (duplicate videos make them) are sorted in full.
     """
-    best, place = values.topk(k, dim=1)
-    tied = (values >= best[:, -1:]).sum(1) > k
+    best, place = values.topk(min(k + 1, values.shape[1]), dim=1)
+    place = place[:, :k].contiguous()
+    tied = best[:, k - 1] == best[:, k] if best.shape[1] > k else torch.zeros(len(best), dtype=torch.bool)
     if tied.any():
         place[tied] = values[tied].sort(dim=1, descending=True, stable=True).indices[:, :k]
     place = place.sort(dim=1).values
