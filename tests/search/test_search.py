@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,48 +16,12 @@ from scalefast.features import extract
 from scalefast.search import search
 from scalefast.video import VideoList, test_recipe
 
-Stores = tuple[FeatureStore, FeatureStore]
-
-
-def render(path: Path, *, seed: int, frames: int = 24) -> None:
-    """A coloured square that moves over a coloured ground; every seed another film."""
-    random = np.random.default_rng(seed)
-    ground, square = random.integers(0, 256, (2, 3))
-    start, speed = random.uniform(0, 30, 2), random.uniform(-1, 1, 2)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=15)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for time in range(frames):
-            image = np.tile(ground, (48, 64, 1)).astype(np.uint8)
-            top, left = np.clip(start + speed * time, 0, 30).astype(int)
-            image[top : top + 16, left : left + 16] = square
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode(None))
-
-
-@pytest.fixture(scope="module")
-def films(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FeatureStore, SCALE]:
-    """Six films in two classes, their store, and a model of its width."""
-    folder = tmp_path_factory.mktemp("films")
-    for index in range(6):
-        render(folder / "videos" / ("left", "right")[index % 2] / f"{index}.mp4", seed=index)
-    backbone = load_backbone("r3d-tiny", device="cpu", dtype="fp32")
-    recipe = test_recipe(num_frames=backbone.num_frames, stride=1, size=backbone.size, temporal=2, spatial=1)
-    videos = VideoList.read(folder / "videos")
-    extract(videos, backbone=backbone, out=folder / "store", recipe=recipe, workers=1, progress=False)
-    store = FeatureStore.open(folder / "store")
-    torch.manual_seed(0)
-    model = SCALE(feature_dim=store.feature_dim, hidden_dim=32, num_layers=1).eval()
-    return folder / "videos", store, model
-
 
 @pytest.mark.parametrize("representation", REPRESENTATIONS)
 @pytest.mark.parametrize("row", [0, 13])
 def test_is_brute_force_cosine_without_the_query(
-    model: SCALE, stores: Stores, representation: Any, row: int
+    model: SCALE, store: FeatureStore, representation: Any, row: int
 ) -> None:
-    store = stores[1]
     found = search(model, store, query=store.ids[row], k=7, representation=representation, device="cpu")
     rows = represent(model, store)[representation]
     cosine = F.cosine_similarity(rows[row][None].double(), rows.double(), dim=1)
@@ -73,8 +35,7 @@ def test_is_brute_force_cosine_without_the_query(
     assert [item.label for item in found] == labels
 
 
-def test_more_than_there_are_gives_all_others(model: SCALE, stores: Stores) -> None:
-    store = stores[1]
+def test_more_than_there_are_gives_all_others(model: SCALE, store: FeatureStore) -> None:
     found = search(model, store, query=store.ids[3], k=1000, device="cpu")
     assert {item.id for item in found} == set(store.ids) - {store.ids[3]}
 
@@ -93,7 +54,7 @@ def test_copies_come_in_the_order_of_the_store(model: SCALE, make_store: Any) ->
     ]  # fmt: skip
 
 
-def test_a_file_of_the_store_finds_itself(films: tuple[Path, FeatureStore, SCALE]) -> None:
+def test_a_file_of_the_store_finds_itself(films: Any) -> None:
     folder, store, model = films
     found = search(model, store, query=folder / store.ids[4], k=6, device="cpu")
     assert found[0].id == store.ids[4]
@@ -103,11 +64,11 @@ def test_a_file_of_the_store_finds_itself(films: tuple[Path, FeatureStore, SCALE
 
 
 def test_a_new_file_is_compared_as_if_it_were_in_the_store(
-    films: tuple[Path, FeatureStore, SCALE], tmp_path: Path
+    films: Any, render_film: Any, tmp_path: Path
 ) -> None:
     """The same answer as for a store of all films that holds the new one too."""
     folder, store, model = films
-    render(tmp_path / "all" / "new.mp4", seed=77, frames=31)
+    render_film(tmp_path / "all" / "new.mp4", seed=77, frames=31)
     for name in store.ids:
         target = tmp_path / "all" / name
         target.parent.mkdir(exist_ok=True)
@@ -129,15 +90,13 @@ def test_a_new_file_is_compared_as_if_it_were_in_the_store(
         assert one.similarity == pytest.approx(other.similarity, abs=1e-3)
 
 
-def test_another_backbone_is_refused(films: tuple[Path, FeatureStore, SCALE]) -> None:
+def test_another_backbone_is_refused(films: Any) -> None:
     folder, store, model = films
     with pytest.raises(StoreError, match=r"was made with the backbone 'r3d-tiny' .*not with 'r3d-18'"):
         search(model, store, query=folder / store.ids[0], backbone="r3d-18", device="cpu")
 
 
-def test_unknown_backbone_name_asks_where_it_is(
-    films: tuple[Path, FeatureStore, SCALE], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unknown_backbone_name_asks_where_it_is(films: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, store, model = films
     made = {**store.provenance["backbone"], "name": "./gone"}
     monkeypatch.setitem(store.provenance, "backbone", made)
@@ -145,30 +104,28 @@ def test_unknown_backbone_name_asks_where_it_is(
         search(model, store, query=folder / store.ids[0], device="cpu")
 
 
-def test_a_file_that_is_no_video(films: tuple[Path, FeatureStore, SCALE], tmp_path: Path) -> None:
+def test_a_file_that_is_no_video(films: Any, tmp_path: Path) -> None:
     _, store, model = films
     (tmp_path / "text.mp4").write_text("not a video")
     with pytest.raises(DataError, match=r"text\.mp4: unreadable"):
         search(model, store, query=tmp_path / "text.mp4", device="cpu")
 
 
-def test_a_file_needs_a_store_that_knows_its_recipe(
-    films: tuple[Path, FeatureStore, SCALE], model: SCALE, make_store: Any
-) -> None:
+def test_a_file_needs_a_store_that_knows_its_recipe(films: Any, model: SCALE, make_store: Any) -> None:
     folder, films_store, _ = films
     with pytest.raises(StoreError, match="does not record clip recipe and backbone"):
         search(model, make_store("bare"), query=folder / films_store.ids[0], device="cpu")
 
 
-def test_unknown_query_suggests_an_id(model: SCALE, stores: Stores) -> None:
+def test_unknown_query_suggests_an_id(model: SCALE, store: FeatureStore) -> None:
     with pytest.raises(
         InputError, match=r"'test/01\.mp4' is neither a file nor the id .*did you mean 'test/0"
     ):
-        search(model, stores[1], query="test/01.mp4", device="cpu")
+        search(model, store, query="test/01.mp4", device="cpu")
     with pytest.raises(InputError, match=r"ids look like 'test/000\.mp4'"):
-        search(model, stores[1], query="???", device="cpu")
+        search(model, store, query="???", device="cpu")
 
 
-def test_k_below_one(model: SCALE, stores: Stores) -> None:
+def test_k_below_one(model: SCALE, store: FeatureStore) -> None:
     with pytest.raises(InputError, match="k must be at least 1, got 0"):
-        search(model, stores[1], query=stores[1].ids[0], k=0)
+        search(model, store, query=store.ids[0], k=0)
