@@ -30,14 +30,16 @@ class Args:
     length 1.
     """
 
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder of `scalefast pretrain`, or the folder or hub id of a saved model."""
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
+    """Run folder of `scalefast pretrain`, or the folder or hub id of a saved model. Several, for example of several
+    seeds, are averaged."""
 
-    train: Annotated[Path, tyro.conf.arg(metavar="STORE")]
-    """Feature store of the labelled training videos."""
+    train: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="STORE [STORE ...]")]
+    """Feature store of the labelled training videos; of several splits (UCF101, HMDB51) one each, in the order of the
+    runs, or for one run all."""
 
-    test: Annotated[Path, tyro.conf.arg(metavar="STORE")]
-    """Feature store of the labelled test videos."""
+    test: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="STORE [STORE ...]")]
+    """Feature store of the labelled test videos, likewise."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("results.json")
     """Results file to write."""
@@ -80,12 +82,12 @@ class Args:
 
 def run(args: Args) -> int:
     """Evaluates, prints the table and the verdict, and writes both files."""
-    from scalefast.evaluation import evaluate
+    from scalefast.evaluation import evaluate_all
 
-    results = evaluate(
-        args.run,
-        train=args.train,
-        test=args.test,
+    results = evaluate_all(
+        args.runs,
+        trains=args.train,
+        tests=args.test,
         out=args.out,
         protocols=args.protocols,
         seed=args.seed,
@@ -101,5 +103,7 @@ def run(args: Args) -> int:
     for name, split in (("training", results.train), ("test", results.test)):
         listed = "" if split.listed is None else f" of {split.listed} listed ({split.lost} bad or missing)"
         print(f"{name}: {split.used} videos{listed}, {split.clips} clips, {split.classes} classes")
-    print(f"written: {args.out}")
+    several = max(map(len, (args.runs, args.train, args.test)))
+    each = "" if several == 1 else f", and each evaluation beside it ({args.out.stem}-1 to -{several})"
+    print(f"written: {args.out}{each}")
     return 0

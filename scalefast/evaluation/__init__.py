@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from scalefast.evaluation._embed import Embeddings, embed
 from scalefast.evaluation._evaluate import evaluate
+from scalefast.evaluation.averaging import average, evaluate_all
 from scalefast.evaluation.baselines import BASELINES, COLUMNS, initial_model
 from scalefast.evaluation.bootstrap import bootstrap_interval, sign_flip_p_value
 from scalefast.evaluation.clustering import adjusted_rand_index, kmeans, normalized_mutual_information
@@ -43,12 +44,14 @@ __all__ = [
     "Representations",
     "Results",
     "adjusted_rand_index",
+    "average",
     "best_baseline",
     "bootstrap_interval",
     "details_path",
     "draw_shots",
     "embed",
     "evaluate",
+    "evaluate_all",
     "fit_linear_probe",
     "initial_model",
     "kmeans",

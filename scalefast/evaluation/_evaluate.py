@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from scalefast._version import __version__
 from scalefast.errors import InputError
-from scalefast.evaluation._outcome import Outcome, Split, compare
+from scalefast.evaluation._outcome import Split
 from scalefast.evaluation._run import default_device, load, open_store
 from scalefast.evaluation.authors import NOTE as AUTHORS_NOTE
 from scalefast.evaluation.baselines import initial_model, initial_seed
-from scalefast.evaluation.comparison import Difference, best_baseline, our_column
 from scalefast.evaluation.data import check_splits, count_split
 from scalefast.evaluation.protocols import Protocol, Rows, check_protocols, run_protocol
 from scalefast.evaluation.results import Results, check_place
@@ -86,45 +85,23 @@ def evaluate(
     for protocol in dict.fromkeys(protocols):
         say(f"{protocol}: {len(first)} training videos, {len(second)} test videos")
         table |= run_protocol(protocol, *splits, seed=seed)
-    accuracies = {
-        name: {column: outcome.value for column, outcome in row.items()} for name, row in table.items()
-    }
-    results = Results(
-        accuracies=accuracies,
-        differences={name: _difference(row, accuracies[name], seed=seed) for name, row in table.items()},
-        intervals={
-            name: {column: outcome.interval(seed=seed) for column, outcome in row.items()}
-            for name, row in table.items()
-        },
+    results = Results.of(
+        table,
+        seed=seed,
         train=count_split(first),
         test=count_split(second),
-        notes=tuple(notes),
+        notes=notes,
         details={
             **loaded.describe(),
             "scalefast_version": __version__,
-            "seed": seed,
             "seed_of_random_scale": drawn,
-            "protocols": {
-                name: {column: outcome.settings for column, outcome in row.items()}
-                for name, row in table.items()
-            },
             "train": _describe(first),
             "test": _describe(second),
-        },
-        predictions={
-            name: {column: out.predicted for column, out in row.items() if out.predicted is not None}
-            for name, row in table.items()
         },
     )
     if out is not None:
         results.save(out)
     return results
-
-
-def _difference(row: Mapping[str, Outcome], values: Mapping[str, float], *, seed: int) -> Difference:
-    """SCALE against the best baseline of a row of the table."""
-    ours, theirs = our_column(values), best_baseline(values)
-    return compare(row[ours], row[theirs], names=(ours, theirs), seed=seed)
 
 
 def _describe(store: FeatureStore) -> dict[str, Any]:

@@ -77,6 +77,8 @@ class Outcome:
     """In [0, 1]; an adjusted Rand index in [-1, 1]."""
     scores: Tensor | None = None
     """`[M]` of the test videos, whose mean is the value; None where the value is no mean over videos."""
+    strata: tuple[int, ...] | None = None
+    """Sizes of consecutive parts of the scores (test sets of several splits) whose means count the same."""
     resampled: NDArray[np.float64] | None = None
     """`[B]` values on bootstrap draws of the videos (the same draws for every column), where scores are None."""
     predicted: Tensor | None = None
@@ -95,7 +97,7 @@ class Outcome:
     def interval(self, *, seed: int) -> tuple[float, float]:
         """95% interval of the value over test videos."""
         if self.scores is not None:
-            return bootstrap_interval(self.scores, seed=seed)
+            return bootstrap_interval(self.scores, seed=seed, strata=self.strata)
         assert self.resampled is not None
         low, high = np.quantile(self.resampled, [0.025, 0.975])
         return float(low), float(high)
@@ -104,7 +106,7 @@ class Outcome:
 def compare(ours: Outcome, theirs: Outcome, *, names: tuple[str, str], seed: int) -> Difference:
     """Ours less theirs, on the same test videos."""
     if ours.scores is not None and theirs.scores is not None:
-        return Difference.paired(ours.scores, theirs.scores, names=names, seed=seed)
+        return Difference.paired(ours.scores, theirs.scores, names=names, seed=seed, strata=ours.strata)
     assert ours.resampled is not None and theirs.resampled is not None
     gain = ours.resampled - theirs.resampled
     low, high = np.quantile(gain, [0.025, 0.975])

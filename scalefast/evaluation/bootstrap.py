@@ -8,6 +8,7 @@ Legend: `M` test videos, `B` resamples.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +55,12 @@ def bootstrap_means(values: Tensor, *, resamples: int = RESAMPLES, seed: int = 0
 
 
 def bootstrap_interval(
-    values: Tensor, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+    values: Tensor,
+    *,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    strata: Sequence[int] | None = None,
 ) -> tuple[float, float]:
     """Percentile interval of the mean of `[M]` values over the draw of the videos.
 
@@ -63,6 +69,8 @@ def bootstrap_interval(
         level: share of the resamples inside, in (0, 1).
         resamples: B.
         seed: of the draws.
+        strata: sizes of consecutive parts of the videos (test sets of several splits), each drawn for itself; the
+            interval is that of the mean of their means. None: one part.
 
     Returns:
         The lower and the upper end. One value says nothing of others: the ends are then -inf and inf.
@@ -72,9 +80,13 @@ def bootstrap_interval(
     """
     if not 0 < level < 1:
         raise InputError(f"the level of an interval must lie between 0 and 1, got {level = }")
-    if len(_scores(values)) < 2:
+    parts = values.split(list(strata)) if strata is not None else (values,)
+    if min(len(_scores(part)) for part in parts) < 2:
         return -math.inf, math.inf
-    means = bootstrap_means(values, resamples=resamples, seed=seed)
+    drawn = [
+        bootstrap_means(part, resamples=resamples, seed=seed + (i << 64)) for i, part in enumerate(parts)
+    ]
+    means = np.mean(drawn, axis=0)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from scalefast.evaluation.baselines import BASELINES, TITLES, TRAINED_BASELINES
@@ -55,16 +56,30 @@ class Difference:
 
     @classmethod
     def paired(
-        cls, ours: Tensor, theirs: Tensor, *, names: tuple[str, str] = ("recommended", "mean"), seed: int = 0
+        cls,
+        ours: Tensor,
+        theirs: Tensor,
+        *,
+        names: tuple[str, str] = ("recommended", "mean"),
+        seed: int = 0,
+        strata: Sequence[int] | None = None,
     ) -> Difference:
-        """From the score of every test video under each: two bool or floating `[M]`."""
+        """From the score of every test video under each: two bool or floating `[M]`.
+
+        Args:
+            ours, theirs: the scores.
+            names: of the two representations.
+            seed: of the draws.
+            strata: sizes of consecutive parts of the videos that count the same (test sets of several splits).
+        """
         gain = ours.double() - theirs.double()
-        low, high = bootstrap_interval(gain, seed=seed)
+        parts = gain.split(list(strata)) if strata is not None else (gain,)
+        low, high = bootstrap_interval(gain, seed=seed, strata=strata)
         return cls(
-            value=gain.mean().item(),
-            low=max(low, -1.0),
-            high=min(high, 1.0),
-            p_value=sign_flip_p_value(gain, seed=seed),
+            value=sum(part.mean().item() for part in parts) / len(parts),
+            low=low if math.isfinite(low) else -1.0,
+            high=high if math.isfinite(high) else 1.0,
+            p_value=sign_flip_p_value(torch.cat([part / len(part) for part in parts]), seed=seed),
             ours=names[0],
             theirs=names[1],
         )

@@ -14,7 +14,15 @@ from torch import Tensor
 
 from scalefast._files import write_atomically
 from scalefast.errors import DataError, InputError
-from scalefast.evaluation.comparison import PROTOCOL_NAMES, Difference, summary, verdict
+from scalefast.evaluation._outcome import Outcome, compare
+from scalefast.evaluation.comparison import (
+    PROTOCOL_NAMES,
+    Difference,
+    best_baseline,
+    our_column,
+    summary,
+    verdict,
+)
 from scalefast.evaluation.data import SplitCounts
 
 __all__ = [
@@ -39,6 +47,8 @@ Intervals = Mapping[str, Mapping[str, Sequence[float]]]
 class Results:
     """Everything that one evaluation found."""
 
+    outcomes: dict[str, dict[str, Outcome]] = field(repr=False, compare=False)
+    """`{protocol: {representation: outcome}}`: what the numbers and their intervals are made of."""
     accuracies: dict[str, dict[str, float]]
     """`{protocol: {representation: accuracy}}`."""
     differences: dict[str, Difference]
@@ -53,8 +63,48 @@ class Results:
     """What a reader of the numbers should know; often empty."""
     details: dict[str, Any]
     """JSON-able: the model, the stores' provenance, and the settings of every number."""
-    predictions: dict[str, dict[str, Tensor]] = field(repr=False, compare=False)
-    """`{protocol: {representation: [M] int64 class ids}}`, in the order of the test store."""
+
+    @classmethod
+    def of(
+        cls,
+        outcomes: dict[str, dict[str, Outcome]],
+        *,
+        seed: int,
+        train: SplitCounts,
+        test: SplitCounts,
+        notes: Sequence[str],
+        details: Mapping[str, Any],
+    ) -> Results:
+        """From the outcomes: accuracies, intervals and differences, and the settings among the details."""
+        table = {name: {column: out.value for column, out in row.items()} for name, row in outcomes.items()}
+        return cls(
+            outcomes=outcomes,
+            accuracies=table,
+            differences={name: _difference(row, table[name], seed=seed) for name, row in outcomes.items()},
+            intervals={
+                name: {column: out.interval(seed=seed) for column, out in row.items()}
+                for name, row in outcomes.items()
+            },
+            train=train,
+            test=test,
+            notes=tuple(notes),
+            details={
+                **details,
+                "seed": seed,
+                "protocols": {
+                    name: {column: out.settings for column, out in row.items()}
+                    for name, row in outcomes.items()
+                },
+            },
+        )
+
+    @property
+    def predictions(self) -> dict[str, dict[str, Tensor]]:
+        """`{protocol: {representation: [M] int64 class ids}}`, in the order of the test store."""
+        return {
+            name: {column: out.predicted for column, out in row.items() if out.predicted is not None}
+            for name, row in self.outcomes.items()
+        }
 
     def table(self) -> str:
         """The accuracies in percent with their intervals, one row a protocol."""
@@ -85,6 +135,12 @@ class Results:
             "notes": list(self.notes),
         }
         write_results(path, self.accuracies, details=details)
+
+
+def _difference(row: Mapping[str, Outcome], values: Mapping[str, float], *, seed: int) -> Difference:
+    """SCALE against the best baseline of a row of the table."""
+    ours, theirs = our_column(values), best_baseline(values)
+    return compare(row[ours], row[theirs], names=(ours, theirs), seed=seed)
 
 
 def results_table(accuracies: Accuracies, intervals: Intervals | None = None) -> str:

@@ -1,0 +1,154 @@
+"""Several evaluations as one: the runs of several seeds, the splits of a data set, or both."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from scalefast.errors import InputError
+from scalefast.evaluation._evaluate import evaluate
+from scalefast.evaluation._outcome import Outcome
+from scalefast.evaluation.results import Results
+
+if TYPE_CHECKING:
+    from scalefast.features import FeatureStore
+
+__all__ = ["average", "evaluate_all"]
+
+_Path = str | os.PathLike[str]
+
+
+def evaluate_all(
+    runs: Sequence[_Path],
+    *,
+    trains: Sequence[_Path | FeatureStore],
+    tests: Sequence[_Path | FeatureStore],
+    out: _Path | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Results:
+    """Evaluate several runs or splits and average: `average([evaluate(run, train=..., test=...) ...])`.
+
+    The i-th run is evaluated on the i-th pair of stores; where there is one of a kind, it goes with all. So three runs
+    and one pair are three seeds; three runs and three pairs are the splits of UCF101 or HMDB51.
+
+    Args:
+        runs: run folders, or folders or hub ids of saved models.
+        trains, tests: stores of the labelled videos.
+        out: where to write the mean as results.json; each evaluation goes beside it (results-1.json, ...).
+        seed: as of `evaluate`.
+        options: as of `evaluate`.
+
+    Raises:
+        InputError: their numbers do not fit together, or as `evaluate`.
+    """
+    count = max(len(runs), len(trains), len(tests))
+    given = {"runs": len(runs), "training stores": len(trains), "test stores": len(tests)}
+    if any(number not in (1, count) for number in given.values()):
+        words = ", ".join(f"{number} {name}" for name, number in given.items())
+        raise InputError(f"give as many of each, or one that goes with all; got {words}")
+    each = [
+        evaluate(run, train=train, test=test, out=_numbered(out, i + 1, count), seed=seed, **options)
+        for i, (run, train, test) in enumerate(
+            zip(*(list(what) * (count // len(what)) for what in (runs, trains, tests)), strict=True)
+        )
+    ]
+    results = average(each, seed=seed)
+    if out is not None:
+        results.save(out)
+    return results
+
+
+def average(evaluations: Sequence[Results], *, seed: int = 0) -> Results:
+    """The mean of evaluations under the same protocols, with each value in the details.
+
+    Intervals and tests speak of the draw of the test videos: on one test set a video's score is the mean over the
+    evaluations; different test sets are drawn each for itself and count the same. How much the seeds or splits differ
+    is another thing: their values and standard deviation stand in the details.
+
+    Args:
+        evaluations: one or more; one is returned as it is.
+        seed: of the intervals.
+
+    Raises:
+        InputError: none, or their protocols differ.
+    """
+    if not evaluations:
+        raise InputError("there is nothing to average: give at least one evaluation")
+    first = evaluations[0]
+    if len(evaluations) == 1:
+        return first
+    if any(other.outcomes.keys() != first.outcomes.keys() for other in evaluations):
+        raise InputError("evaluations under different protocols have no mean")
+    stores = [str(one.details["test"]["store"]) for one in evaluations]
+    outcomes = {
+        protocol: {
+            column: _mean([one.outcomes[protocol][column] for one in evaluations], stores) for column in row
+        }
+        for protocol, row in first.outcomes.items()
+    }
+    notes = [f"Mean of {len(evaluations)} evaluations on {_counted(len(set(stores)), 'test set')}."]
+    notes += dict.fromkeys(note for one in evaluations for note in one.notes)
+    return Results.of(
+        outcomes,
+        seed=seed,
+        train=first.train,
+        test=first.test,
+        notes=notes,
+        details={
+            "run": [one.details["run"] for one in evaluations],
+            "scalefast_version": first.details["scalefast_version"],
+            "train": {"store": [one.details["train"]["store"] for one in evaluations]},
+            "test": {"store": stores},
+        },
+    )
+
+
+def _mean(outcomes: Sequence[Outcome], stores: Sequence[str]) -> Outcome:
+    """Their mean; outcomes on one test store are averaged video by video, those on several are strata."""
+    values = [outcome.value for outcome in outcomes]
+    groups = [
+        [outcome for outcome, store in zip(outcomes, stores, strict=True) if store == one]
+        for one in dict.fromkeys(stores)
+    ]
+    settings = {"each": values, "standard_deviation": float(np.std(values, ddof=1))}
+    scores = [
+        torch.stack([one.scores.double() for one in group if one.scores is not None]).mean(0)
+        for group in groups
+        if group[0].scores is not None
+    ]
+    if scores:
+        value = float(np.mean([part.mean().item() for part in scores]))
+        strata = tuple(map(len, scores)) if len(scores) > 1 else None
+        return Outcome(value=value, scores=torch.cat(scores), strata=strata, settings=settings)
+    return Outcome(
+        value=float(np.mean([np.mean([one.value for one in group]) for group in groups])),
+        resampled=np.mean([_independent(group, place) for place, group in enumerate(groups)], axis=0),
+        settings=settings,
+    )
+
+
+def _independent(group: Sequence[Outcome], place: int) -> np.ndarray:
+    """Mean of the draws of one test set, in an order of their own: other sets' draws have nothing to do with them.
+
+    The order depends on the place of the set alone, so that columns stay paired.
+    """
+    drawn = np.mean([one.resampled for one in group if one.resampled is not None], axis=0)
+    order = np.random.Generator(np.random.Philox(key=place)).permutation(len(drawn))
+    return np.asarray(drawn[order])
+
+
+def _numbered(out: _Path | None, number: int, count: int) -> Path | None:
+    if out is None or count == 1:
+        return None
+    path = Path(out)
+    return path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"one {what}" if count == 1 else f"{count} {what}s"
