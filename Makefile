@@ -42,9 +42,9 @@ test: $(DEV_STAMP)
 bench: $(DEV_STAMP)
 	$(IN_VENV) -P -m pytest benchmarks --benchmark-only $(PYTEST_ARGS)
 
-# With the machine's own python3 and its CUDA build of torch, nothing installed and nothing fetched; the steps are in .ci/gpu.
+# With the machine's own python3 and its CUDA build of torch, nothing installed and nothing fetched; the steps are in .ci/gpu.py.
 gpu:
-	PYTHON='$(PYTHON)' .ci/gpu '$(RESULTS)'
+	'$(PYTHON)' .ci/gpu.py '$(RESULTS)'
 
 # Each release of Triton in a folder of its own, in front of the one that the tests use.
 TRITON_VERSIONS ?= 3.6.0 3.7.0 3.9.0

@@ -52,7 +52,7 @@ def test_the_makefile_takes_a_torch_within_the_range(root):
 
 def test_every_pip_call_is_constrained(root):
     """An unconstrained call may replace torch by a CUDA build of 3 GB."""
-    for name in ("Makefile", ".ci/run", ".ci/install-torch", ".ci/gpu"):
+    for name in ("Makefile", ".ci/run", ".ci/install-torch", ".ci/gpu.py"):
         for line in (root / name).read_text().splitlines():
             if re.search(r"-m pip (install|wheel|download)", line):
                 assert "--constraint" in line, f"{name}: {line.strip()}"
