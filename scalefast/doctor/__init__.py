@@ -1,7 +1,8 @@
 """What this machine can do, and what limits a run on it.
 
 `examine()` looks and changes nothing: optional packages are found by their metadata, not imported, so that a
-broken one cannot break the examination. `render(findings)` is the text that `scalefast doctor` prints.
+broken one cannot break the examination. `render(findings)` is the text that `scalefast doctor` prints. What a run
+of one's own spends its time on is measured by `profile_store` and `profile_videos`, of the modules of these names.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class StreamedBank(Bank):
 
     def batches(self, plan: BatchPlan, *, start: int, views: int) -> Generator[Batch]:
         """Read, and on CUDA sent, by a thread that is at most two batches ahead."""
-        read = self._read(plan, start=start, views=views)
+        read = self.read(plan, start=start, views=views)
         if self.world.device.type != "cuda":
             with contextlib.closing(prefetched(read, ahead=_AHEAD)) as ready:
                 yield from ready
@@ -46,7 +46,8 @@ class StreamedBank(Bank):
             for batch, arrived in coming:
                 yield _received(batch, arrived)
 
-    def _read(self, plan: BatchPlan, *, start: int, views: int) -> Iterator[Batch]:
+    def read(self, plan: BatchPlan, *, start: int, views: int) -> Iterator[Batch]:
+        """The same batches in the host's memory, each read when it is asked for."""
         part = part_of(plan.batch, rank=self.world.rank, world_size=self.world.size)
         clips = self.facts["clips"]
         for step, batch in plan.batches(start):
