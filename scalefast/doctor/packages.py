@@ -24,6 +24,7 @@ EXTRAS = {
     "report": {"matplotlib": ">=3.9", "tensorboard": ">=2.18"},
     "faiss": {"faiss-cpu": ">=1.9"},
     "app": {"gradio": ">=5.9,<7"},
+    "torchcodec": {"torchcodec": ">=0.11,<0.14"},
     "dali": {"nvidia-dali-cuda130": ">=2.0,<3"},
     "gpu": {"triton": ">=3.6,<3.10"},
     "timm": {"timm": ">=1.0.12"},
