@@ -102,7 +102,11 @@ class RandomState:
 
 def site_word(site: int, layer: int) -> int:
     """The counter word of a site in a transformer layer; only the dropout sites differ between layers."""
-    return int(site) + 16 * layer if site >= Site.ATTENTION_DROPOUT else int(site)
+    return int(site) + (16 * layer if int(site) >= _FIRST_OF_A_LAYER else 0)
+
+
+# A plain number: torch.compile of torch 2.11 cannot compare members of an IntEnum.
+_FIRST_OF_A_LAYER = int(Site.ATTENTION_DROPOUT)
 
 
 def dropout_limit(p: float) -> tuple[int, float]:
