@@ -24,7 +24,7 @@ from scalefast.video._orientation import Box, Orientation
 if TYPE_CHECKING:
     import av
 
-__all__ = ["cut"]
+__all__ = ["cut", "snap"]
 
 _ANY_TIME = Fraction(1, 1000)  # a graph wants a unit of time; nothing here depends on it
 _KEPT_GRAPHS = (
@@ -79,7 +79,7 @@ def cut(
     """
     height, width = orientation.upright_size(height=frame.height, width=frame.width)
     decoded = orientation.to_decoded(box, height=height, width=width)
-    top, left, tall, wide = _snap(decoded, frame)
+    top, left, tall, wide = snap(decoded, frame)
     plan = _Plan(
         frame=(frame.width, frame.height, frame.format.name, int(frame.colorspace), int(frame.color_range)),
         box=(tall, wide),
@@ -90,7 +90,8 @@ def cut(
     return _graphs.get(plan, frame)(frame, top=top, left=left)
 
 
-def _snap(box: Box, frame: av.VideoFrame) -> tuple[int, int, int, int]:
+def snap(box: Box, frame: av.VideoFrame) -> tuple[int, int, int, int]:
+    """The box of a decoded frame, at whole pixels and its corner at whole chroma samples."""
     top, left, tall, wide = box
     format = frame.format
     step_y = max(-(-frame.height // part.height) for part in format.components)
@@ -155,7 +156,11 @@ def _steps(plan: _Plan, *, is_rgb: bool) -> list[tuple[str, str | None]]:
     else:
         # The first step would change to BT.601 and limited range on its way, if it were not told to keep both.
         keep = f"{colours}:out_color_matrix={matrix}:out_range={span}"
-        steps = [("scale", f"{size}:{size}:flags=bilinear{keep}"), ("format", "yuv422p")]
+        # Colours at half the width of a much smaller picture would be coarser than the box has them: 29 dB instead
+        # of 46 on a test chart from 616 to 112 pixels, for 50 us less.
+        coarse = min(plan.box) < 2 * size
+        middle = "yuv422p" if coarse else "yuv444p"
+        steps = [("scale", f"{size}:{size}:flags=bilinear{keep}"), ("format", middle)]
         if flip and plan.orientation == Orientation() and size % 2 == 0:
             # Mirroring planes takes 5 us, RGB pixels 40; at even widths pairs that share chroma stay pairs.
             steps.append(("hflip", None))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from itertools import chain
 from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from scalefast.video._decode import cut_from_file
+from scalefast.video._decode import Decoder, Started, check_decoder, cut_from_file
 from scalefast.video._errors import ShortDecodeError
 from scalefast.video._file import VideoFile
 from scalefast.video._meta import VideoMeta
@@ -44,6 +43,7 @@ def load_clips(
     video_id: str,
     epoch: int = 0,
     threads: int = 1,
+    decoder: Decoder = "auto",
 ) -> LoadedClips:
     """The clips of one video, in one opening and (as a rule) one decoding pass of its file.
 
@@ -58,10 +58,14 @@ def load_clips(
         video_id: the video's id in its list, which keys the random draws.
         epoch: another set of random clips.
         threads: decoder threads; 0 lets FFmpeg use all CPUs.
+        decoder: as for `decode_clips`; `.meta.decoder` says which library decoded. torchcodec does not tell
+            of damage that it conceals.
 
     Raises:
         VideoError: with `.reason` missing, unreadable, no video or truncated.
+        MissingExtraError: the decoder is not installed.
     """
+    check_decoder(decoder)
 
     def plan(meta: VideoMeta) -> list[ClipSpec]:
         return sample_clips(meta, recipe, seed=seed, video_id=video_id, epoch=epoch)
@@ -74,8 +78,8 @@ def load_clips(
         meta = describe(file, first)
         specs = plan(meta)
         try:
-            clips = cut_from_file(file, specs, tally, started=chain([first] if first else [], frames))
-            meta = replace(meta, note=check_unbroken(file, tally))
+            clips = cut_from_file(file, specs, tally, started=Started(first, frames), decoder=decoder)
+            meta = replace(meta, note=check_unbroken(file, tally), decoder=tally.decoder)
         except ShortDecodeError as early:
             meta = replace(meta, num_frames=early.frames, exact=True, note=verdict(file, tally))
             specs = plan(meta)

@@ -36,6 +36,9 @@ class VideoMeta:
     note: str = ""
     """Damage that the decoder concealed and flagged; empty when there is none."""
 
+    decoder: str = "pyav"
+    """Library that decoded the clips: torchcodec only where it was asked for and numbers this file's frames rightly."""
+
     @property
     def duration(self) -> float:
         """Seconds that the decodable frames last at the average rate."""

@@ -33,6 +33,11 @@ class Orientation:
             return 90 if self.mirror_y else 270
         return 180 if self.mirror_y else 0
 
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether no rotation alone does it."""
+        return self.transpose != (self.mirror_x != self.mirror_y)
+
     def upright_size(self, *, height: int, width: int) -> tuple[int, int]:
         """(height, width) of the upright frame, from those of the decoded one."""
         return (width, height) if self.transpose else (height, width)
@@ -45,6 +50,15 @@ class Orientation:
         if self.mirror_y:
             top = height - top - tall
         return (left, top, wide, tall) if self.transpose else (top, left, tall, wide)
+
+    def to_upright(self, box: Box, *, height: float, width: float) -> Box:
+        """Inverse of `to_decoded`; the size is that of the upright frame in both."""
+        left, top, wide, tall = box if self.transpose else (box[1], box[0], box[3], box[2])
+        if self.mirror_x:
+            left = width - left - wide
+        if self.mirror_y:
+            top = height - top - tall
+        return (top, left, tall, wide)
 
     def filters(self) -> list[tuple[str, str | None]]:
         """FFmpeg filters (name, arguments) that turn a decoded picture upright."""

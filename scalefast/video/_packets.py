@@ -43,6 +43,7 @@ class PacketTable:
         self.access = bytearray()
         self.discarded = 0  # packets that an edit list leaves out
         self.untimed = 0  # packets without a timestamp
+        self.keyframes = 0  # as the container marks them
         self.damaged = 0  # packets that the container marks as damaged
         self.video, self.other = Span(), Span()
         held = 0
@@ -71,6 +72,7 @@ class PacketTable:
         self.access.append(Access.ODD if inspect is None else inspect(packet))
         self.discarded += packet.is_discard
         self.untimed += packet.pts is None
+        self.keyframes += packet.is_keyframe
         self.damaged += packet.is_corrupt
 
     def is_same(self, place: int, packet: av.Packet) -> bool:

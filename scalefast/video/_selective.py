@@ -51,6 +51,11 @@ class Layout:
     starts: npt.NDArray[np.int64]
     """[S] packets, the first included, where decoding may start."""
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether all frames of the packets before each start are shown before it, and all others after it."""
+        return bool(np.all(self.ranks[self.starts] == self.starts))
+
     def frame_at(self, time: int | None) -> int:
         """The frame with this timestamp; -1 if there is none."""
         if time is None:

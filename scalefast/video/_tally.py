@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import av
@@ -59,6 +59,8 @@ class Tally:
     """Packets that could not be decoded, with no good one after them so far."""
     span: Span = field(default_factory=Span)
     """From the first frame to the end of the last, in time."""
+    decoder: Literal["pyav", "torchcodec"] = "pyav"
+    """The library that decodes."""
 
     def add(self, frame: av.VideoFrame, *, unit: float | None, default: float) -> None:
         """Count a frame; `unit` and `default` as for `Span.add`."""
