@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from scalefast.cli._videos import VideoOptions, read_part
+
 if TYPE_CHECKING:
-    from scalefast.video import ClipRecipe, VideoList
+    from scalefast.video import ClipRecipe
 
 __all__ = ["Args", "run"]
 
@@ -19,27 +21,30 @@ _Text = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="
 _Whole = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
 _Real = Annotated[float | None, tyro.conf.arg(metavar="X", help_behavior_hint="")]
 
-_SUBSETS = {"train": ("train",), "test": ("test", "val")}  # what a data set may call the videos of a split
+_RANKS = (("RANK", "0"), ("WORLD_SIZE", "1"))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args:
+class Args(VideoOptions):
     """Decode every video of a list once and keep a frozen backbone's features of its clips in a store.
 
     Killed at any moment, the same command goes on where it was: finished shards are not decoded again, and
     the store is byte for byte that of an uninterrupted run. Files that cannot be decoded are left out, with
     the reason in the store's ledger.csv; nothing takes their place.
+
+    On N GPUs, or machines: torchrun --nproc-per-node N -m scalefast extract VIDEOS ...; the store is the same.
     """
 
-    videos: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="VIDEOS")]
+    videos: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="VIDEOS")]
     """Folder of class folders (with train/, test/ or val/ above them, if there are splits), or a list file:
-    'path label' lines, a CSV or TSV with a header, or a Kinetics CSV."""
+    'path label' lines, a CSV or TSV with a header, or a Kinetics CSV; or the folder of the videos of --dataset. A
+    path, or a URL such as s3://bucket/videos."""
 
     backbone: Annotated[str, tyro.conf.arg(metavar="NAME_OR_FOLDER")]
     """Name (r3d-tiny, videomae-b, ...), local folder, or hub id."""
 
-    out: Annotated[Path, tyro.conf.arg(metavar="STORE")]
-    """Folder of the store: new, or that of an interrupted run."""
+    out: Annotated[str, tyro.conf.arg(metavar="STORE")]
+    """Folder of the store: new, or that of an interrupted run. A path or a URL."""
 
     split: Literal["train", "test"] = "train"
     """train: random clips for pretraining. test: evenly spread views, each at several places of the frame.
@@ -47,12 +52,6 @@ class Args:
 
     subset: _Text = None
     """Read this split of the source instead (val, validate, ...); all: everything in it."""
-
-    root: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None
-    """Folder to which the list's paths belong. Without it: the folder of the list."""
-
-    format: Literal["auto", "folder", "list", "table", "kinetics"] = "auto"
-    """Form of VIDEOS, where auto guesses wrong."""
 
     checkpoint: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Weights of the backbone that its authors released as a file of their own."""
@@ -103,6 +102,9 @@ class Args:
     quiet: bool = False
     """Print no progress, only the counts."""
 
+    price_per_hour: _Real = None
+    """What this machine costs an hour, in any currency: the closing line says what 1,000 videos cost."""
+
     overwrite: bool = False
     """Replace a store in STORE. An interrupted run of this same extraction still goes on."""
 
@@ -118,7 +120,8 @@ def run(args: Args) -> int:
     from scalefast.backbones import load_backbone
     from scalefast.features import extract
 
-    videos = read_videos(args)
+    videos = read_part(args.videos, args, part=args.split, subset=args.subset)
+    rank, world_size = (int(os.environ.get(name, default)) for name, default in _RANKS)
     precision = None if args.precision == "auto" else args.precision
     backbone = load_backbone(args.backbone, checkpoint=args.checkpoint, device=_device(args), dtype=precision)
     stride = backbone.stride if args.stride is None else args.stride
@@ -130,13 +133,15 @@ def run(args: Args) -> int:
             recipe=clip_recipe(args, num_frames=backbone.num_frames, stride=stride, size=backbone.size),
             positions=args.positions,
             seed=args.seed,
-            workers=args.workers,
+            workers=args.workers or _own_cpus(),
             batch_clips=args.batch_clips,
             shard_videos=args.shard_videos,
             dtype=getattr(torch, args.dtype),
             timeout=args.timeout,
             overwrite=args.overwrite,
-            progress=not args.quiet,
+            progress=not args.quiet and rank == 0,
+            rank=rank,
+            world_size=world_size,
         )
     except KeyboardInterrupt:
         print(
@@ -144,17 +149,28 @@ def run(args: Args) -> int:
             file=sys.stderr,
         )
         raise
-    print(summary)
+    if rank == 0:
+        print(summary)
+    if not args.quiet:
+        print(f"extract: {summary.speed(price_per_hour=args.price_per_hour)}", file=sys.stderr)
     return 0
 
 
+def _own_cpus() -> int:
+    """This process's part of the CPUs: torchrun says how many processes share the machine."""
+    from scalefast.video import available_cpus
+
+    return max(available_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
+
+
 def _device(args: Args) -> str:
-    """The device to compute on, if this machine has it."""
+    """The device to compute on, if this machine has it; under torchrun each process takes a GPU of its own."""
     import torch
 
     from scalefast.errors import InputError
 
-    name = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    own_gpu = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    name = args.device or (own_gpu if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
@@ -176,45 +192,3 @@ def clip_recipe(args: Args, *, num_frames: int, stride: float, size: int) -> Cli
     return test_recipe(
         num_frames=num_frames, stride=stride, size=size, temporal=args.temporal, spatial=args.spatial
     )
-
-
-def read_videos(args: Args) -> VideoList:
-    """The videos that the options mean: of the wanted split where the source has splits, else all.
-
-    Raises:
-        InputError: the source is not of an expected form, or has splits, but not this one.
-    """
-    from scalefast.errors import InputError
-    from scalefast.video import VideoList
-
-    def read(split: str | None) -> VideoList:
-        return VideoList.read(args.videos, root=args.root, split=split, format=args.format)
-
-    if args.subset is not None:
-        return read(None if args.subset == "all" else args.subset)
-    everything = read(None)
-    if not _has_splits(args.videos, everything):
-        return everything
-    for name in _SUBSETS[args.split]:
-        try:
-            return read(name)
-        except InputError:
-            continue
-    wanted = " or ".join(repr(name) for name in _SUBSETS[args.split])
-    raise InputError(
-        f"{args.videos}: has splits, but no videos of split {wanted}; name one with --subset, or --subset all"
-    )
-
-
-def _has_splits(source: Path, videos: VideoList) -> bool:
-    """Whether a source divides its videos: split folders above the class folders, or a column `split`."""
-    from scalefast.video._splits import SPLIT_NAMES
-
-    if source.is_dir():
-        parts = [entry.id.split("/") for entry in videos]
-        tops = {names[0] for names in parts if len(names) > 2}
-        return bool(tops) and tops <= SPLIT_NAMES
-    with open(source, encoding="utf-8-sig", errors="replace") as file:
-        header = file.readline()
-    separator = "\t" if "\t" in header else ","
-    return "split" in [cell.strip().strip('"').lower() for cell in header.split(separator)]

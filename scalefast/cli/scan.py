@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
+
+from scalefast.cli._videos import VideoOptions, read_split
 
 __all__ = ["Args", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args:
+class Args(VideoOptions):
     """Decode every file once, in worker processes, and write down which are usable.
 
     The ledger has one row for every file, with the columns path, status, reason and frames. Status: ok; short
@@ -20,21 +22,15 @@ class Args:
     missing. A file that crashes its decoder costs itself only.
     """
 
-    videos: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="VIDEOS")]
+    videos: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="VIDEOS")]
     """Folder (every regular file in it is listed), or a list file: 'path label' lines, a CSV or TSV with a
-    header, or a Kinetics CSV."""
+    header, or a Kinetics CSV; or the folder of the videos of --dataset. A path, or a URL."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="LEDGER")]
     """The ledger, a CSV file; replaced if it exists."""
 
-    root: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None
-    """Folder to which the list's paths belong. Without it: the folder of the list."""
-
     split: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """Only this split (train, test, val), where the source has splits."""
-
-    format: Literal["auto", "folder", "list", "table", "kinetics"] = "auto"
-    """Form of VIDEOS, where auto guesses wrong."""
 
     num_frames: int = 16
     """Frames of a clip; with the stride, how long a video must be not to be short."""
@@ -54,9 +50,9 @@ class Args:
 
 def run(args: Args) -> int:
     """Scans, and prints the counts; 0 whatever the files are like, since the ledger says it."""
-    from scalefast.video import VideoList, scan_videos, train_recipe
+    from scalefast.video import scan_videos, train_recipe
 
-    videos = VideoList.read(args.videos, root=args.root, split=args.split, format=args.format)
+    videos = read_split(args.videos, args, split=args.split)
     summary = scan_videos(
         videos,
         out=args.out,

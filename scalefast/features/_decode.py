@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from scalefast._remote import file_size, local_copy
 from scalefast.errors import ScalefastError
 from scalefast.video import VideoError, load_clips
+from scalefast.video._fetch import fetched, time_limit
 
 if TYPE_CHECKING:
     from scalefast.video import ClipRecipe, Outcome
 
-__all__ = ["DecodeJob", "Decoded", "Item", "decode_in_workers", "fetched", "time_limit", "verdict_on"]
+__all__ = ["DecodeJob", "Decoded", "Item", "decode_in_workers", "verdict_on"]
 
 Item = tuple[str, str, int]
 """Path or URL of a video, its id, and the epoch whose random clips are wanted."""
-
-_BYTES_A_SECOND = 256 << 10  # as the scan has it: less than a slow machine decodes at a low bit rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,23 +73,6 @@ class DecodeJob:
         )
 
 
-@contextlib.contextmanager
-def fetched(path: str) -> Iterator[str]:
-    """A local file for a path or a URL, which is fetched whole (every packet is read anyway) and removed again.
-
-    Raises:
-        VideoError: `missing` or `unreadable`, where it cannot be fetched.
-    """
-    with contextlib.ExitStack() as held:
-        try:
-            local = held.enter_context(local_copy(path))
-        except FileNotFoundError as error:
-            raise VideoError(path, reason="missing", detail="no such file") from error
-        except OSError as error:
-            raise VideoError(path, reason="unreadable", detail=f"it cannot be fetched ({error})") from error
-        yield local
-
-
 def decode_in_workers(
     job: Callable[[Item], Decoded], items: Iterable[Item], *, workers: int | None, timeout: float
 ) -> Generator[Decoded, None, None]:
@@ -104,7 +84,7 @@ def decode_in_workers(
     """
     from scalefast.video import isolated_map
 
-    limit = partial(time_limit, seconds=timeout)
+    limit = partial(_limit, seconds=timeout)
     for outcome in isolated_map(job, items, workers=workers, timeout=limit):
         yield verdict_on(outcome)
 
@@ -132,9 +112,5 @@ def _lost(error: Exception | None, message: str) -> Decoded:
     return Decoded(status="bad", reason="unreadable", trouble=message)
 
 
-def time_limit(item: Item, *, seconds: float) -> float:
-    """How long one file may keep its worker busy: `seconds`, and one more for every 256 KiB."""
-    try:
-        return seconds + file_size(item[0]) / _BYTES_A_SECOND
-    except OSError:
-        return seconds
+def _limit(item: Item, *, seconds: float) -> float:
+    return time_limit(item[0], seconds=seconds)

@@ -62,7 +62,7 @@ class ExtractSummary:
     def __str__(self) -> str:
         return (
             f"{self.listed} listed = {self.ok} ok + {self.short} short + {self.bad} bad "
-            f"+ {self.missing} missing; {self.used} videos in {self.out}"
+            f"+ {self.missing} missing; {self.found} found, {self.used} used; store: {self.out}"
         )
 
     def cost_per_thousand(self, price_per_hour: float) -> float | None:

@@ -6,6 +6,7 @@ the format.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ class FeatureStore:
         self._ledger = self._read_ledger()
 
     @classmethod
-    def open(cls, path: str | Path) -> FeatureStore:
+    def open(cls, path: str | os.PathLike[str]) -> FeatureStore:
         """Open a finished store.
 
         Args:

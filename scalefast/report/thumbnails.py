@@ -57,7 +57,7 @@ class VideoFinder:
         else:
             from scalefast.video import VideoList
 
-            self._listed = {entry.id: entry.path for entry in VideoList.read(path, root=root)}
+            self._listed = {entry.id: Path(entry.path) for entry in VideoList.read(path, root=root)}
 
     def find(self, video_id: str) -> Path | None:
         """The file of a video, or None."""

@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, overload
 
+from scalefast._remote import is_url, look_at
 from scalefast.errors import InputError
 
-__all__ = ["ListFormat", "VideoEntry", "VideoList"]
+__all__ = ["Label", "ListFormat", "VideoEntry", "VideoList"]
+
+Label = int | float | tuple[int, ...] | None
+"""Class id; a real number to predict; class ids where the list is multi-label; None without a label."""
 
 ListFormat = Literal["auto", "folder", "list", "table", "kinetics"]
 
@@ -21,10 +25,10 @@ class VideoEntry:
 
     id: str
     """Unique name: as written in the list, or the path relative to the folder, with `/` between its parts."""
-    path: Path
-    """Where the file is."""
-    label: int | tuple[int, ...] | None = None
-    """Class id; a tuple where the list is multi-label; None where there is no label."""
+    path: Path | str
+    """Where the file is; a str is a URL (`s3://bucket/a.mp4`)."""
+    label: Label = None
+    """Class id; a tuple where the list is multi-label; a float where the list gives numbers to predict."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +87,8 @@ class VideoList:
         accepted.
 
         Args:
-            source: folder or list file.
-            root: folder to which the list's relative paths belong; None: the list's own folder.
+            source: folder or list file; a path, or a URL that fsspec knows (`s3://bucket/videos`).
+            root: folder to which the list's relative paths belong, a path or URL; None: the list's own folder.
             split: `train`, `test`, `val` (also written `validate` or `validation`), where the source has
                 splits; None: all of it.
             format: None of the formats needs naming as a rule: `"auto"` decides by the source's kind and
@@ -94,8 +98,9 @@ class VideoList:
             InputError: the source is absent, empty or not of the expected form (with file and line), or
                 names a video twice.
         """
-        reader = _reader(Path(source), format)
-        videos = reader(Path(source), root=None if root is None else Path(root), split=split)
+        place = os.fspath(source) if is_url(source) else Path(source)
+        reader = _reader(place, format)
+        videos = reader(place, root=None if root is None else os.fspath(root), split=split)
         if not videos.entries:
             raise InputError(
                 f"{os.fspath(source)}: holds no videos" + (f" of split {split!r}" if split else "")
@@ -103,7 +108,7 @@ class VideoList:
         return videos
 
 
-def _reader(source: Path, format: ListFormat) -> Callable[..., VideoList]:
+def _reader(source: Path | str, format: ListFormat) -> Callable[..., VideoList]:
     from scalefast.video import _read_folder, _read_lists
 
     readers = {
@@ -114,12 +119,11 @@ def _reader(source: Path, format: ListFormat) -> Callable[..., VideoList]:
     }
     if format != "auto" and format not in readers:
         raise InputError(f"expected format 'auto', {', '.join(map(repr, readers))}, got {format!r}")
-    if not source.exists():
+    exists, is_folder = look_at(source)
+    if not exists:
         raise InputError(f"{source}: no such file or folder; expected a folder of videos or a list file")
-    if source.is_dir() != (format == "folder") and format != "auto":
-        raise InputError(
-            f"{source}: format {format!r} does not fit a {'folder' if source.is_dir() else 'file'}"
-        )
+    if is_folder != (format == "folder") and format != "auto":
+        raise InputError(f"{source}: format {format!r} does not fit a {'folder' if is_folder else 'file'}")
     if format == "auto":
-        format = "folder" if source.is_dir() else _read_lists.guess_format(source)
+        format = "folder" if is_folder else _read_lists.guess_format(source)
     return readers[format]

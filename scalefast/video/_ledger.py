@@ -66,6 +66,16 @@ class ScanSummary:
         """Files that are not there."""
         return self._count("missing")
 
+    @property
+    def found(self) -> int:
+        """Listed files that are there."""
+        return self.listed - self.missing
+
+    @property
+    def used(self) -> int:
+        """Files that an extraction would use: ok and short ones."""
+        return self.ok + self.short
+
     def _count(self, status: LedgerStatus) -> int:
         return sum(row.status == status for row in self.rows)
 
@@ -73,7 +83,8 @@ class ScanSummary:
         counts = f"{self.ok} ok + {self.short} short + {self.bad} bad + {self.missing} missing"
         reasons = Counter(row.reason for row in self.rows if row.status == "bad")
         words = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-        return f"{self.listed} listed = {counts}" + (f" (bad: {words})" if words else "")
+        reasons_given = f" (bad: {words})" if words else ""
+        return f"{self.listed} listed = {counts}{reasons_given}; {self.found} found, {self.used} used"
 
 
 def write_ledger(path: str | os.PathLike[str], rows: Sequence[LedgerRow]) -> None:

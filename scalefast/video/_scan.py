@@ -10,6 +10,7 @@ from scalefast._progress import VideoProgress
 from scalefast.errors import InputError
 from scalefast.video._entries import VideoEntry, VideoList
 from scalefast.video._errors import VideoError
+from scalefast.video._fetch import fetched, time_limit
 from scalefast.video._file import VideoFile
 from scalefast.video._ledger import LedgerRow, LedgerStatus, ScanSummary, write_ledger
 from scalefast.video._pool import isolated_map
@@ -19,8 +20,6 @@ from scalefast.video._recipe import ClipRecipe, train_recipe
 from scalefast.video._tally import Tally
 
 __all__ = ["scan_file", "scan_videos"]
-
-_BYTES_A_SECOND = 256 << 10  # less than a slow machine decodes of video at a low bit rate
 
 
 def scan_videos(
@@ -75,7 +74,7 @@ def scan_videos(
 def scan_file(entry: VideoEntry, *, recipe: ClipRecipe) -> LedgerRow:
     """The ledger's row of one file, in this process."""
     try:
-        with VideoFile(entry.path, fast=True) as file:
+        with fetched(entry.path) as path, VideoFile(path, fast=True) as file:
             tally = Tally()
             frames = file.frames(tally)
             first = next(frames, None)
@@ -91,10 +90,7 @@ def scan_file(entry: VideoEntry, *, recipe: ClipRecipe) -> LedgerRow:
 
 
 def _limit(entry: VideoEntry, *, seconds: float) -> float:
-    try:
-        return seconds + os.stat(entry.path).st_size / _BYTES_A_SECOND
-    except OSError:
-        return seconds
+    return time_limit(entry.path, seconds=seconds)
 
 
 def _row(entry: VideoEntry, outcome: Outcome[LedgerRow]) -> LedgerRow:

@@ -43,7 +43,7 @@ def test_every_listed_file_is_accounted_for(
     summary, store = extracted
     assert (summary.listed, summary.ok, summary.short, summary.bad, summary.missing) == (11, 8, 1, 1, 1)
     assert (summary.decoded, summary.shards, summary.kept_shards) == (11, 4, 0)
-    assert "11 listed = 8 ok + 1 short + 1 bad + 1 missing; 9 videos in" in str(summary)
+    assert "11 listed = 8 ok + 1 short + 1 bad + 1 missing; 10 found, 9 used; store: " in str(summary)
     videos = VideoList.read(video_folder)
     ledger = store.ledger
     assert ledger is not None

@@ -21,6 +21,7 @@ from scalefast.video import (
     ScanSummary,
     VideoEntry,
     VideoList,
+    _fetch,
     read_ledger,
     scan_videos,
     train_recipe,
@@ -110,7 +111,8 @@ def test_trouble_costs_its_file_only(numbered_video: Path, tmp_path: Path, troub
     ]
     assert (
         str(summary)
-        == "8 listed = 4 ok + 0 short + 4 bad + 0 missing (bad: 2 crash, 1 timeout, 1 unreadable)"
+        == "8 listed = 4 ok + 0 short + 4 bad + 0 missing (bad: 2 crash, 1 timeout, 1 unreadable); "
+        "8 found, 4 used"
     )
 
 
@@ -149,7 +151,7 @@ def test_decoding_that_takes_too_long(
         "large files get more"
     )
     assert scan_module._limit(VideoEntry(id="x", path=tmp_path / "gone"), seconds=60) == 60
-    monkeypatch.setattr(scan_module, "_BYTES_A_SECOND", 1 << 40)
+    monkeypatch.setattr(_fetch, "_BYTES_A_SECOND", 1 << 40)
     summary = scan_videos(
         _entries({"x": path}), out=tmp_path / "l.csv", workers=1, timeout=0.01, progress=False
     )
@@ -239,7 +241,9 @@ def test_summary_counts() -> None:
     rows = [
         LedgerRow(path=str(i), status=status) for i, status in enumerate(["ok", "ok", "short", "missing"])
     ]
-    assert str(ScanSummary(rows=tuple(rows))) == "4 listed = 2 ok + 1 short + 0 bad + 1 missing"
+    assert str(ScanSummary(rows=tuple(rows))) == (
+        "4 listed = 2 ok + 1 short + 0 bad + 1 missing; 3 found, 3 used"
+    )
 
 
 def test_verb(
