@@ -3,6 +3,8 @@
 # torch:
 #   TORCH_VERSION  the torch that every pip call is held to
 #   TORCH_INDEX    where its CPU builds come from; empty: pip's own configuration alone
+#   EXTRAS         what the tests have beside the core: dev, or more, as `make test EXTRAS=dev,dali,ray`; tests of an extra
+#                  that is not installed are skipped and listed
 PYTHON ?= python3
 TORCH_VERSION ?= 2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
@@ -10,13 +12,15 @@ JOBS ?= $(shell $(PYTHON) -c 'import os; print(min(8, len(os.sched_getaffinity(0
 OUT ?= demo-out
 RESULTS ?= benchmarks/results/local
 PYTEST_ARGS ?=
+EXTRAS ?= dev
 
 VENV := .venv
 IN_VENV := $(VENV)/bin/python
 # One stamp for each set of packages: a second `make test` installs nothing. A change of the metadata or of torch's version
 # makes a new one.
 DEMO_STAMP := $(VENV)/.installed-demo-torch-$(TORCH_VERSION)
-DEV_STAMP := $(VENV)/.installed-dev-torch-$(TORCH_VERSION)
+comma := ,
+DEV_STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))-torch-$(TORCH_VERSION)
 TORCH_STAMP := $(VENV)/.installed-torch-$(TORCH_VERSION)
 CONSTRAINTS := $(VENV)/constraints.txt
 METADATA := setup.py pyproject.toml scalefast/_version.py
@@ -84,7 +88,7 @@ $(DEMO_STAMP): $(TORCH_STAMP) $(METADATA)
 	@touch $@
 
 $(DEV_STAMP): $(TORCH_STAMP) $(METADATA)
-	$(IN_VENV) -m pip install --constraint $(CONSTRAINTS) -e '.[dev]'
+	$(IN_VENV) -m pip install --constraint $(CONSTRAINTS) -e '.[$(EXTRAS)]'
 	@touch $@
 
 $(TORCH_STAMP): | $(IN_VENV)
