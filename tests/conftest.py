@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +27,22 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(NO_SHARED_DATA)
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A headless browser (tests/chromium.py); tests that look at pages skip where none is on PATH."""
+    place = Path(__file__).with_name("chromium.py")
+    spec = importlib.util.spec_from_file_location("chromium", place)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    program = module.find()
+    if program is None:
+        pytest.skip("no Chromium on PATH (apt-get install chromium): pages are not looked at")
+    browser = module.Chromium(program)
+    yield browser
+    browser.close()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
