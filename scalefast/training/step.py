@@ -127,7 +127,8 @@ class Step:
                 compute()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # Only this thread's calls are held to what a capture allows: a streamed bank copies in another one meanwhile.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             losses = compute()
 
         def replay() -> PretrainingLosses:
