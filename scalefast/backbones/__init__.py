@@ -7,6 +7,7 @@ from scalefast.backbones.loading import load_backbone
 from scalefast.backbones.r3d import R3D, R3DConfig
 from scalefast.backbones.r3d_folder import load_r3d, save_r3d
 from scalefast.backbones.registry import REGISTRY, NamedBackbone
+from scalefast.backbones.saved import write_backbone
 from scalefast.backbones.spec import BackboneSpec
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "R3DConfig",
     "save_r3d",
     "load_r3d",
+    "write_backbone",
     "REGISTRY",
     "NamedBackbone",
 ]

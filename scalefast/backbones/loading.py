@@ -18,6 +18,7 @@ from scalefast.backbones.huggingface import load_transformers
 from scalefast.backbones.r3d import R3D
 from scalefast.backbones.r3d_folder import MARK, load_r3d
 from scalefast.backbones.registry import REGISTRY, NamedBackbone
+from scalefast.backbones.saved import load_encoder
 from scalefast.backbones.spec import BackboneSpec
 from scalefast.errors import InputError
 
@@ -103,7 +104,10 @@ def _from_folder(folder: Path, *, name: str, source: dict[str, Any]) -> tuple[nn
             f"{folder} holds no backbone: expected config.json and model.safetensors, as save_pretrained of "
             "transformers or scalefast.backbones.save_r3d write them"
         )
-    if MARK in read_json(config_file):
+    header = read_json(config_file)
+    if header.get(MARK) == "encoder":
+        return load_encoder(folder, name=name)
+    if MARK in header:
         return _described(load_r3d(folder), name=name)
     return load_transformers(folder, name=name, source=source)
 

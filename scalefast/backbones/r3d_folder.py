@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
+from scalefast._files import write_atomically
 from scalefast.backbones._files import WEIGHTS, check_safetensors, load_tensors, read_json
 from scalefast.backbones._weights import hash_state_dict
 from scalefast.backbones.r3d import R3D, R3DConfig
 from scalefast.errors import DataError, InputError, ScalefastError
 
-__all__ = ["MARK", "load_r3d", "save_r3d"]
+__all__ = ["MARK", "load_r3d", "same_keys", "save_r3d", "write_r3d"]
 
 MARK = "scalefast_backbone"
 _VERSION = 1
@@ -49,20 +50,13 @@ def save_r3d(model: R3D, folder: str | Path, *, source: Mapping[str, Any] | None
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists already; a backbone is saved into a new folder")
-    state = {name: tensor.detach().to("cpu").contiguous() for name, tensor in model.state_dict().items()}
-    header = {
-        MARK: "r3d",
-        "format_version": _VERSION,
-        "architecture": model.to_config(),
-        "source": dict(source) if source is not None else model.source,
-        "weights_hash": hash_state_dict(state),
-    }
+    header, state = _content(model, source)
     temporary: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         temporary.chmod(0o755)  # mkdtemp's own is for its owner alone
-        (temporary / "config.json").write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
+        (temporary / "config.json").write_bytes(header)
         save_file(state, temporary / WEIGHTS)
         for path in (temporary / "config.json", temporary / WEIGHTS, temporary):
             _sync(path)
@@ -73,6 +67,31 @@ def save_r3d(model: R3D, folder: str | Path, *, source: Mapping[str, Any] | None
     finally:
         if temporary is not None and temporary.exists():
             shutil.rmtree(temporary)
+
+
+def write_r3d(model: R3D, folder: Path, *, source: Mapping[str, Any]) -> None:
+    """The same two files in a folder that holds other things too, such as that of a run; old ones are replaced.
+
+    Raises:
+        OSError: one cannot be written. `config.json` comes last, so that a folder that has it is whole.
+    """
+    header, state = _content(model, source)
+    (folder / "config.json").unlink(missing_ok=True)
+    write_atomically(folder / WEIGHTS, save(state))
+    write_atomically(folder / "config.json", header)
+
+
+def _content(model: R3D, source: Mapping[str, Any] | None) -> tuple[bytes, dict[str, torch.Tensor]]:
+    """config.json, and the tensors."""
+    state = {name: tensor.detach().to("cpu").contiguous() for name, tensor in model.state_dict().items()}
+    header = {
+        MARK: "r3d",
+        "format_version": _VERSION,
+        "architecture": model.to_config(),
+        "source": dict(source) if source is not None else model.source,
+        "weights_hash": hash_state_dict(state),
+    }
+    return (json.dumps(header, indent=2) + "\n").encode(), state
 
 
 def load_r3d(folder: str | Path) -> R3D:
@@ -92,11 +111,11 @@ def load_r3d(folder: str | Path) -> R3D:
             f"{config_file}: format_version {header.get('format_version')!r} cannot be read; "
             f"this scalefast reads version {_VERSION}"
         )
-    _same_keys(header, _FIELDS, what=str(config_file))
+    same_keys(header, _FIELDS, what=str(config_file))
     architecture, source = header["architecture"], header["source"]
     if not isinstance(architecture, dict) or not isinstance(source, dict):
         raise DataError(f"{config_file}: 'architecture' and 'source' must be JSON objects")
-    _same_keys(
+    same_keys(
         architecture, {f.name for f in dataclasses.fields(R3DConfig)}, what=f"{config_file}: architecture"
     )
     try:
@@ -119,7 +138,7 @@ def load_r3d(folder: str | Path) -> R3D:
 def _check_state(
     state: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], *, weights_file: Path
 ) -> None:
-    _same_keys(state, set(expected), what=str(weights_file))
+    same_keys(state, set(expected), what=str(weights_file))
     for name, tensor in expected.items():
         here = (list(state[name].shape), state[name].dtype)
         there = (list(tensor.shape), tensor.dtype)
@@ -129,7 +148,8 @@ def _check_state(
             )
 
 
-def _same_keys(found: Mapping[str, Any], expected: set[str], *, what: str) -> None:
+def same_keys(found: Mapping[str, Any], expected: set[str], *, what: str) -> None:
+    """A DataError that names `what` and every key that is missing or unknown, if there are any."""
     missing, unknown = sorted(expected - set(found)), sorted(set(found) - expected)
     if missing or unknown:
         parts = [

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-__all__ = ["GROUPS", "BasicBlock", "Bottleneck", "Norm", "normalisation"]
+__all__ = ["GROUPS", "BasicBlock", "Bottleneck", "Norm", "TimeConv3d", "normalisation"]
 
 Norm = Literal["batch", "group"]
 
@@ -22,14 +22,29 @@ def normalisation(kind: Norm, channels: int) -> nn.Module:
     return nn.BatchNorm3d(channels) if kind == "batch" else nn.GroupNorm(GROUPS, channels)
 
 
+class TimeConv3d(nn.Conv3d):
+    """A convolution that spans several frames, with gradients that can be relied on.
+
+    On CPUs, oneDNN's gradient of a weight 3 frames wide is wrong in bf16 where the input has exactly 2 frames:
+    other numbers every time, infinite or NaN among them (torch 2.13, AVX512_BF16, 2026-11-21; with 1, 3, 4 and 8
+    frames it is right). The last stage of R3D-18 sees 2 of 16 frames. There the convolution is computed in fp32.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.device.type == "cpu" and x.shape[2] == 2 and torch.is_grad_enabled():
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(x.float())
+        return super().forward(x)
+
+
 class BasicBlock(nn.Module):
     """Two 3 x 3 x 3 convolutions, each normalised, added to the input (projected where the shape changes)."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, norm: Norm) -> None:
         super().__init__()
-        self.conv1 = nn.Conv3d(inputs, outputs, 3, stride, 1, bias=False)
+        self.conv1 = TimeConv3d(inputs, outputs, 3, stride, 1, bias=False)
         self.norm1 = normalisation(norm, outputs)
-        self.conv2 = nn.Conv3d(outputs, outputs, 3, 1, 1, bias=False)
+        self.conv2 = TimeConv3d(outputs, outputs, 3, 1, 1, bias=False)
         self.norm2 = normalisation(norm, outputs)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
@@ -66,7 +81,7 @@ class Bottleneck(nn.Module):
     ) -> None:
         super().__init__()
         over_time = (temporal // 2, 0, 0)
-        self.conv1 = nn.Conv3d(inputs, inner, (temporal, 1, 1), padding=over_time, bias=False)
+        self.conv1 = TimeConv3d(inputs, inner, (temporal, 1, 1), padding=over_time, bias=False)
         self.norm1 = normalisation(norm, inner)
         self.conv2 = nn.Conv3d(inner, inner, (1, 3, 3), (1, stride, stride), (0, 1, 1), bias=False)
         self.norm2 = normalisation(norm, inner)

@@ -38,7 +38,7 @@ class SlowR50(nn.Module):
 
     def __init__(self, *, width: int = 64, blocks: tuple[int, int, int, int] = (3, 4, 6, 3)) -> None:
         super().__init__()
-        self.feature_dim = 32 * width
+        self.width, self.blocks, self.feature_dim = width, blocks, 32 * width
         self.conv = nn.Conv3d(3, width, (1, 7, 7), (1, 2, 2), (0, 3, 3), bias=False)
         self.norm = nn.BatchNorm3d(width)
         self.pool = nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))

@@ -1,7 +1,47 @@
-"""CVRL: training a clip encoder without labels, where no pretrained one is at hand (arXiv 2008.03800)."""
+"""CVRL: training a clip encoder without labels, where no pretrained one is at hand (arXiv 2008.03800).
+
+Names are imported when they are first used, so that worker processes which only decode do not import torch.
+"""
 
 from __future__ import annotations
 
-from scalefast.cvrl.task import CVRLLosses, CVRLTask
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["CVRLLosses", "CVRLTask"]
+if TYPE_CHECKING:
+    from scalefast.cvrl.config import ClipTraining, CVRLConfig
+    from scalefast.cvrl.recipes import demo, k400
+    from scalefast.cvrl.task import CVRLLosses, CVRLTask
+    from scalefast.cvrl.trainer import CVRLResult, train_cvrl
+
+__all__ = [
+    "CVRLConfig",
+    "CVRLLosses",
+    "CVRLResult",
+    "CVRLTask",
+    "ClipTraining",
+    "demo",
+    "k400",
+    "train_cvrl",
+]
+
+_HOMES = {
+    "CVRLConfig": "config",
+    "CVRLLosses": "task",
+    "CVRLResult": "trainer",
+    "CVRLTask": "task",
+    "ClipTraining": "config",
+    "demo": "recipes",
+    "k400": "recipes",
+    "train_cvrl": "trainer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -12,6 +12,7 @@ from torch import nn
 
 from scalefast.backbones import R3D, R3DConfig, load_backbone, load_r3d, save_r3d
 from scalefast.backbones import r3d_folder as folder_module
+from scalefast.backbones.residual import BasicBlock
 from scalefast.errors import DataError, InputError, ScalefastError
 
 SMALL = R3DConfig(depth="10", width=0.125, num_frames=8, size=32)
@@ -103,6 +104,21 @@ def test_pyramid_pooling_equals_a_plain_computation():
     expected = [peak - peak.sum(1, keepdim=True) / peak.shape[1] for peak in peaks]
     assert model.feature_dim == 64 + 64 + 128
     torch.testing.assert_close(model(pixels), torch.cat(expected, dim=1))
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_gradients_in_bf16_are_those_in_fp32(frames):
+    """Wrong in torch's own convolution over 2 frames on CPUs that have bf16."""
+    block = BasicBlock(16, 16, stride=1, norm="batch")
+    x = torch.randn(8, 16, frames, 6, 6, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for enabled in (False, True):
+        block.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            block(x).float().pow(3).sum().backward()
+        gradients.append([block.conv1.weight.grad.clone(), block.conv2.weight.grad.clone()])
+    for one, other in zip(*gradients, strict=True):
+        assert (one - other).norm() <= 0.05 * one.norm()
 
 
 def test_it_trains():

@@ -1,0 +1,72 @@
+"""Which videos of a list a run takes: those that decode, by a ledger that stays in the run folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from scalefast._files import write_atomically
+from scalefast.errors import InputError
+from scalefast.training.distributed import World
+from scalefast.video import ClipRecipe, LedgerRow, VideoEntry, VideoList, read_ledger, scan_videos
+
+__all__ = ["LEDGER_NAME", "usable_videos"]
+
+LEDGER_NAME = "scan.csv"
+
+
+def usable_videos(
+    videos: VideoList,
+    *,
+    folder: Path,
+    ledger: str | os.PathLike[str] | None,
+    recipe: ClipRecipe,
+    resuming: bool,
+    world: World,
+    workers: int | None,
+    say: Callable[[str], None],
+) -> list[VideoEntry]:
+    """The videos of the list that decode, in its order; how many are left out is said.
+
+    The first session scans the list, or copies `ledger`; a resumed one reads what the first one left.
+
+    Raises:
+        InputError: a ledger of another list, no video that decodes, or several processes and no ledger (one would scan
+            for hours while the others wait for it).
+    """
+    own = folder / LEDGER_NAME
+
+    def settle() -> None:
+        if resuming and own.is_file():
+            return
+        own.unlink(missing_ok=True)
+        if ledger is not None:
+            _check(read_ledger(Path(ledger)), videos, source=str(ledger))
+            write_atomically(own, Path(ledger).read_bytes())
+        elif world.size > 1:
+            raise InputError(
+                f"{world.size} processes train together: scan the list first (scalefast scan {videos.source} "
+                "--out ledger.csv) and pass it as --ledger ledger.csv"
+            )
+        else:
+            scan_videos(videos, out=own, recipe=recipe, workers=workers, progress=False)
+
+    world.on_main(settle)
+    rows = read_ledger(own)
+    _check(rows, videos, source=str(own))
+    usable = [entry for entry, row in zip(videos, rows, strict=True) if row.status in ("ok", "short")]
+    lost = [row for row in rows if row.status not in ("ok", "short")]
+    if not usable:
+        raise InputError(f"{videos.source}: none of the {len(rows)} listed videos decodes; see {own}")
+    if lost:
+        first = f"{lost[0].path}: {lost[0].reason or lost[0].status}"
+        say(f"{len(rows)} listed = {len(usable)} used + {len(lost)} bad or missing ({first}, ...; see {own})")
+    return usable
+
+
+def _check(rows: Sequence[LedgerRow], videos: VideoList, *, source: str) -> None:
+    if [row.path for row in rows] != [entry.id for entry in videos]:
+        raise InputError(
+            f"{source}: a ledger of another list: {len(rows)} rows for {len(videos)} videos, or other names"
+        )

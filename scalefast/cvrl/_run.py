@@ -1,0 +1,246 @@
+"""A run over clips that are decoded anew in every epoch: the loop, and what happens around it.
+
+It is the trainer's of SCALE, with the encoder inside: the same folder, checkpoints, logs, schedule and batches, and
+the same promise, that a killed and resumed run leaves the bytes of one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from scalefast._version import __version__
+from scalefast.backbones.gradient_cache import backward_in_chunks
+from scalefast.cvrl._decode import ClipPlan
+from scalefast.cvrl._stream import Batch, stream_batches
+from scalefast.cvrl.config import ClipTraining
+from scalefast.cvrl.optimizer import build_optimizer, capture, restore
+from scalefast.errors import TrainingError
+from scalefast.training.checkpoint import Checkpoints
+from scalefast.training.distributed import World
+from scalefast.training.logs import RunLog
+from scalefast.training.sampler import BatchPlan
+from scalefast.training.schedule import learning_rate_at, set_learning_rate
+from scalefast.training.state import check_weights
+from scalefast.video import VideoEntry
+
+__all__ = ["ClipRun", "ClipTask", "take_step"]
+
+_SECONDS_BETWEEN_CHECKPOINTS = 60.0
+
+
+class ClipTask(Protocol):
+    """What is trained: an encoder of clips, and what judges its features."""
+
+    module: nn.Module
+    """All that a checkpoint holds; its trainable parameters are trained."""
+    encoder: nn.Module
+    """The part whose activations are large."""
+
+    def prepare(self, batch: Batch, device: torch.device) -> Tensor:
+        """The clips as the encoder's input [N, ...], augmented, on the device."""
+
+    def encode(self, clips: Tensor) -> Tensor:
+        """[n, ...] -> float32 features [n, D]."""
+
+    def judge(self, features: Tensor, batch: Batch) -> Any:
+        """Losses of a batch: a dataclass of 0-d tensors, `loss` first."""
+
+
+def take_step(task: ClipTask, batch: Batch, *, world: World, training: ClipTraining) -> Any:
+    """Forward and backward of one batch; gradients are averaged over the processes."""
+    clips = task.prepare(batch, world.device)
+    devices = [world.device] if world.device.type == "cuda" else []
+    with torch.random.fork_rng(
+        devices=devices
+    ):  # dropout inside an encoder: a function of seed, step and rank
+        torch.manual_seed(_dropout_seed(training.seed, step=batch.step, rank=world.rank))
+        losses = backward_in_chunks(
+            task.encode,
+            clips,
+            lambda features: task.judge(features, batch),
+            chunk=training.chunk_clips,
+            encoder=task.encoder,
+        )
+    world.average_gradients([p for p in task.module.parameters() if p.requires_grad])
+    return losses
+
+
+def _dropout_seed(seed: int, *, step: int, rank: int) -> int:
+    digest = hashlib.blake2b(f"{seed} {step} {rank}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+@dataclass(kw_only=True)
+class ClipRun:
+    """One process's part of a run, from start or resume to its end."""
+
+    label: str
+    """What is being done, in a word."""
+    entries: Sequence[VideoEntry]
+    clips: ClipPlan
+    task: ClipTask
+    training: ClipTraining
+    """With "auto" resolved."""
+    world: World
+    folder: Path
+    say: Callable[[str], None]
+    """Takes notes and progress, in process 0."""
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        training = self.training
+        self.plan = BatchPlan(
+            num_videos=len(self.entries),
+            batch_size=training.batch_size,
+            epochs=training.epochs,
+            seed=training.seed,
+        )
+        self.plan.share(0, rank=self.world.rank, world_size=self.world.size)  # refuses too many processes now
+        self.optimizer = build_optimizer(
+            self.task.module,
+            name=training.optimizer,
+            learning_rate=training.learning_rate,
+            weight_decay=training.weight_decay,
+            momentum=training.momentum,
+        )
+        self.checkpoints = Checkpoints(self.folder / "checkpoints")
+        self.log: RunLog | None = None
+        self.start = 0
+        self.last: dict[str, float] = {}
+        """Means over the steps of the last line of the log."""
+        self._rows: list[list[float]] = []  # losses of steps that no line of the log holds yet
+        self._names: list[str] = []
+
+    def resume(self) -> None:
+        """Take up the run where its newest intact checkpoint left it; without one, at its beginning.
+
+        Raises:
+            TrainingError: all checkpoints are damaged, or the processes do not see the same one.
+        """
+        found = self.checkpoints.load_newest(self.say)
+        self.start = found.step if found else 0
+        if self.start != self.world.on_main(lambda: self.start):
+            raise TrainingError(f"{self.folder} must lie where all processes see the same files")
+        if found is None:
+            self.say(f"{self.folder} holds no checkpoint yet: the run begins at its first step")
+            return
+        restore(found.tensors, self.task.module, self.optimizer, source=str(found.path))
+        self._rows, self._names = found.state["unlogged"], found.state["names"]
+        changed = [k for k, v in self._circumstances().items() if found.state["circumstances"].get(k) != v]
+        if changed:
+            self.say(f"not identical to the bit to an uninterrupted run: other {', '.join(changed)}")
+        self.say(f"going on after step {found.step} of {self.plan.total_steps} ({found.path.name})")
+
+    def train(self, held: contextlib.ExitStack) -> None:
+        """Every step from where the run begins to its end; `held` closes log and workers.
+
+        Raises:
+            TrainingError: a loss or weight is not finite, or the disk refuses. DataError: a file cannot be decoded.
+        """
+        self.world.on_main(lambda: self._open_log(held))
+        self._began = self._saved_at = self._told_at = time.monotonic()
+        batches = stream_batches(
+            self.entries,
+            plan=self.plan,
+            clips=self.clips,
+            world=self.world,
+            start=self.start,
+            workers=self.workers,
+        )
+        held.callback(batches.close)
+        self.task.module.train()
+        for batch in batches:
+            rate = self._learning_rate(batch.step)
+            set_learning_rate(self.optimizer, rate)
+            losses = take_step(self.task, batch, world=self.world, training=self.training)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            done = batch.step + 1
+            self._add(done, losses)
+            if self._reports(done):
+                self._report(done, epoch=batch.epoch + 1, learning_rate=rate)
+            if self._saves(done):
+                self._save(done)
+
+    def _learning_rate(self, step: int) -> float:
+        return learning_rate_at(
+            step,
+            total_steps=self.plan.total_steps,
+            peak=self.training.learning_rate,
+            warmup_fraction=self.training.warmup_fraction,
+        )
+
+    def _open_log(self, held: contextlib.ExitStack) -> None:
+        self.log = held.enter_context(RunLog(self.folder, step=self.start, say=self.say))
+
+    def _add(self, step: int, losses: Any) -> None:
+        self._names = [each.name for each in fields(losses)]
+        row = torch.stack([getattr(losses, name).detach().float() for name in self._names]).tolist()
+        if not all(map(math.isfinite, row)):
+            raise TrainingError(
+                f"the loss is not finite at step {step} ({row[0]:g}): the run stops. Last good checkpoint: "
+                f"{self.checkpoints.last_good()}. Try a smaller learning_rate or precision='fp32'."
+            )
+        self._rows.append(row)
+
+    def _reports(self, step: int) -> bool:
+        return step % self.training.log_every == 0 or step == self.plan.total_steps
+
+    def _report(self, step: int, *, epoch: int, learning_rate: float) -> None:
+        means = [math.fsum(column) / len(column) for column in zip(*self._rows, strict=True)]
+        self._rows, self.last = [], dict(zip(self._names, means, strict=True))
+        seconds = time.monotonic() - self._began
+        rate = (step - self.start) * self.plan.batch / max(seconds, 1e-9)
+        speed = {"seconds": round(seconds, 3), "videos_per_second": round(rate, 2)}
+        record = {"epoch": epoch, **self.last, "learning_rate": learning_rate}
+        self.world.on_main(lambda: self.log.write(step, record=record, speed=speed) if self.log else None)
+        if time.monotonic() - self._told_at > 10.0 or step == self.plan.total_steps:
+            told = "  ".join(f"{name} {value:.4f}" for name, value in self.last.items())
+            self.say(f"{self.label}: step {step}/{self.plan.total_steps}  {told}  {rate:,.1f} videos/s")
+            self._told_at = time.monotonic()
+
+    def _saves(self, step: int) -> bool:
+        if step == self.plan.total_steps:
+            return True
+        if self.training.checkpoint_every is not None:
+            return step % self.training.checkpoint_every == 0
+        if not self._reports(step):  # where the processes wait for each other anyway
+            return False
+        return self.world.on_main(lambda: time.monotonic() - self._saved_at > _SECONDS_BETWEEN_CHECKPOINTS)
+
+    def _save(self, step: int) -> None:
+        check_weights(self.task.module, step=step, last_good=self.checkpoints.last_good())
+        state: Mapping[str, Any] = {
+            "unlogged": self._rows,
+            "names": self._names,
+            "circumstances": self._circumstances(),
+        }
+
+        def write() -> None:
+            if self.log is not None:
+                self.log.sync()
+            self.checkpoints.save(step=step, tensors=capture(self.task.module, self.optimizer), state=state)
+
+        self.world.on_main(write)
+        self._saved_at = time.monotonic()
+
+    def _circumstances(self) -> dict[str, Any]:
+        """What has to be the same for sums to come out the same to the bit."""
+        device = self.world.device
+        return {
+            "scalefast": __version__,
+            "torch": torch.__version__,
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "processes": self.world.size,
+            "threads": torch.get_num_threads(),
+        }
