@@ -13,7 +13,7 @@ from scalefast.errors import InputError
 from scalefast.evaluation._checks import check_classification
 from scalefast.evaluation.topk import nearest_rows
 
-__all__ = ["center_and_normalize", "knn_accuracy", "knn_predict"]
+__all__ = ["center_and_normalize", "knn_accuracy", "knn_predict", "vote"]
 
 
 VOTE_PAIRS = 2**22
@@ -77,10 +77,10 @@ def knn_predict(
     gallery = center_and_normalize(train_x, center=center)
     queries = center_and_normalize(test_x, center=center).to(gallery.dtype)
     similarity, neighbours = nearest_rows(queries, gallery, k=min(k, len(gallery)))
-    return _vote(similarity, train_y[neighbours], temperature)
+    return vote(similarity, train_y[neighbours], temperature)
 
 
-def _vote(similarity: Tensor, labels: Tensor, temperature: float) -> Tensor:
+def vote(similarity: Tensor, labels: Tensor, temperature: float) -> Tensor:
     """Class with the largest sum of `exp(similarity / temperature)` over `[M, k]`; smallest id of equals."""
     predicted = []
     rows = max(1, VOTE_PAIRS // similarity.shape[1] ** 2)
