@@ -1,0 +1,59 @@
+"""`scalefast cvrl` at the command line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from scalefast.cli import main
+from scalefast.features import FeatureStore
+
+SMALL = [
+    "--recipe", "demo", "--depth", "tiny", "--width", "0.125", "--num-frames", "4", "--stride", "2", "--size", "16",
+    "--epochs", "1", "--batch-size", "4", "--precision", "fp32", "--workers", "1", "--device", "cpu",
+]  # fmt: skip
+
+
+def test_a_backbone_is_trained_and_extracted_with(videos, tmp_path, capsys):
+    out = tmp_path / "own"
+    assert main(["cvrl", videos.source, "--out", str(out), *SMALL]) == 0
+    told = capsys.readouterr()
+    assert f"{out}: 2 steps; loss" in told.out and f"--backbone {out} --out STORE" in told.out
+    config = json.loads((out / "run.json").read_text())["config"]
+    assert config["encoder"]["size"] == 16 and config["training"]["epochs"] == 1
+    words = [
+        "extract",
+        videos.source,
+        "--backbone",
+        str(out),
+        "--out",
+        str(tmp_path / "store"),
+        "--clips",
+        "2",
+    ]
+    assert main([*words, "--workers", "1", "--quiet", "--device", "cpu"]) == 0
+    store = FeatureStore.open(tmp_path / "store")
+    assert len(store) == 8 and store.provenance["backbone"]["source"]["kind"] == "cvrl"
+
+
+def test_resume_takes_the_runs_own_configuration(videos, tmp_path, capsys):
+    out = str(tmp_path / "own")
+    assert main(["cvrl", videos.source, "--out", out, *SMALL]) == 0
+    assert main(["cvrl", videos.source, "--out", out, "--resume", "--workers", "1", "--device", "cpu"]) == 0
+    assert "going on after step 2 of 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--depth", "tiny", "--size", "4"], "size must be an integer of at least 16"),
+        (["--epochs", "0"], "epochs must be a whole number of at least 1"),
+        (["--start", "no-such-backbone"], "no backbone, folder or hub id is named 'no-such-backbone'"),
+        (["--ledger", "absent.csv"], "absent.csv: the ledger cannot be read"),
+    ],
+)
+def test_bad_options_are_one_line(videos, tmp_path, capsys, words, message):
+    assert main(["cvrl", videos.source, "--out", str(tmp_path / "own"), *SMALL, *words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and "Traceback" not in error
