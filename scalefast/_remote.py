@@ -12,7 +12,7 @@ from typing import Any
 
 from scalefast.errors import InputError, MissingExtraError, require
 
-__all__ = ["file_size", "filesystem", "is_url", "join", "local_copy"]
+__all__ = ["file_size", "filesystem", "is_url", "join", "local_copy", "look_at"]
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
@@ -37,6 +37,14 @@ def filesystem(url: str) -> tuple[Any, str]:
     except ValueError as error:
         raise InputError(f"{url}: {error}") from error
     return system, path
+
+
+def look_at(path: str | os.PathLike[str]) -> tuple[bool, bool]:
+    """Whether there is something at a path or URL, and whether that is a folder."""
+    if not is_url(path):
+        return os.path.exists(path), os.path.isdir(path)
+    system, remote = filesystem(os.fspath(path))
+    return bool(system.exists(remote)), bool(system.isdir(remote))
 
 
 def join(folder: str | os.PathLike[str], name: str) -> str:

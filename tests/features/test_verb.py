@@ -37,7 +37,10 @@ def test_train_and_test_stores(
     assert main([*common, "--out", str(tmp_path / "test"), "--split", "test"]) == 0
     said = capsys.readouterr()
     # These videos are shorter than 16 frames at stride 4.
-    assert f"2 listed = 0 ok + 2 short + 0 bad + 0 missing; 2 found, 2 used; store: {tmp_path / 'train'}" in said.out
+    assert (
+        f"2 listed = 0 ok + 2 short + 0 bad + 0 missing; 2 found, 2 used; store: {tmp_path / 'train'}"
+        in said.out
+    )
     assert "3 listed = 0 ok + 2 short + 1 bad + 0 missing" in said.out
     train, test = FeatureStore.open(tmp_path / "train"), FeatureStore.open(tmp_path / "test")
     assert train.features.shape[:2] == (2, 16) and test.features.shape[:2] == (2, 15)

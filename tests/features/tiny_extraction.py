@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import os
 import sys
 import time
 from pathlib import Path
@@ -68,4 +69,5 @@ def extract(
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    extract(*(Path(word) for word in sys.argv[1:4]), backbone=TinyBackbone(pause=0.05))
+    ranks = {"rank": int(os.environ.get("RANK", "0")), "world_size": int(os.environ.get("WORLD_SIZE", "1"))}
+    extract(*(Path(word) for word in sys.argv[1:4]), backbone=TinyBackbone(pause=0.05), **ranks)
