@@ -27,7 +27,7 @@ EXTRAS = {
     "torchcodec": {"torchcodec": ">=0.11,<0.14"},
     "remote": {"fsspec": ">=2024.6", "s3fs": ">=2024.6"},
     "ray": {"ray": ">=2.40", "pyarrow": ">=14", "pandas": ">=2"},
-    "dali": {"nvidia-dali-cuda130": ">=2.0,<3"},
+    "dali": {"nvidia-dali-cuda130": ">=2.4,<3"},
     "gpu": {"triton": ">=3.6,<3.10"},
     "timm": {"timm": ">=1.0.12"},
 }
