@@ -148,6 +148,60 @@ def test_device_time_beside_peers(shape, benchmark, timing):
     benchmark.pedantic(timing.finished(both(ours), *rotated[0]), rounds=5 if large else 50, warmup_rounds=2)
 
 
+def symmetric_formula(q, k, positives):
+    logits = (F.normalize(q, dim=1) @ F.normalize(k, dim=1).T).float() / TEMPERATURE
+    return (F.cross_entropy(logits, positives) + F.cross_entropy(logits.T, torch.argsort(positives))) / 2
+
+
+def one_pass(q, k, positives):
+    return kernels.sparse_infonce(
+        q, k, positives, temperature=TEMPERATURE, normalize=True, symmetric=True
+    ).loss
+
+
+def two_passes(q, k, positives):
+    q, k = F.normalize(q, dim=1), F.normalize(k, dim=1)
+    return kernels.sparse_infonce(q, k, positives, temperature=TEMPERATURE, symmetric=True).loss
+
+
+@pytest.mark.skipif(not CUDA, reason="needs CUDA")
+@pytest.mark.parametrize("shape", [(512, 512, 128), (4096, 4096, 256), (65536, 65536, 256)], ids=str)
+def test_symmetric_in_one_pass(shape, benchmark, timing):
+    """SCALE's SET loss and larger ones, beside two calls of the one-directional kernels and the formula."""
+    m, n, d = shape
+    rotated = [make(shape, seed=i) for i in range(max(2, int(100e6 / (2 * d * (m + n)))))]
+
+    def dense():
+        if m * n > DENSE_LIMIT:
+            raise MemoryError(f"holds {m} x {n} logits")
+        return symmetric_formula
+
+    def compare(function):
+        q, k, positives = make((min(m, 4096), min(m, 4096), d), seed=9)
+        found = []
+        for loss_of, dtype in ((function, DTYPE), (symmetric_formula, torch.float64)):
+            leaves = [x.detach().to(dtype).requires_grad_() for x in (q, k)]
+            loss = loss_of(*leaves, positives)
+            found.append([loss.detach(), *torch.autograd.grad(loss, leaves)])
+        for got, truth in zip(*found, strict=True):
+            assert (got.double() - truth).abs().max() <= 2e-2 * truth.abs().max()
+
+    compare(one_pass)
+    info = benchmark.extra_info
+    repeats = 10 if m * n > DENSE_LIMIT else 50
+    timing.time_beside_peers(
+        info,
+        {"ours": one_pass},
+        {"two passes": lambda: two_passes, "formula": dense, "torch.compile": lambda: torch.compile(dense())},
+        check=compare,
+        inputs_to_rotate=rotated,
+        wrap=both,
+        repeats=repeats,
+    )
+    info["tflops"] = 10.0 * m * n * d / info["ours"]["p50_us"] / 1e6
+    benchmark.pedantic(timing.finished(both(one_pass), *rotated[0]), rounds=5, warmup_rounds=2)
+
+
 @pytest.mark.skipif(CUDA, reason="on CUDA the kernels are timed")
 @pytest.mark.parametrize("name", ["reference", "formula", "chunked product"])
 def test_on_a_cpu(name, benchmark):

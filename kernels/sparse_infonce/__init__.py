@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..dispatch import checks_device_data, serves_triton
-from . import reference
+from . import native, reference
 from .reference import RowStatistics
 
 __all__ = ["InfoNCE", "sparse_infonce"]
@@ -54,7 +54,8 @@ def sparse_infonce(
         temperature: > 0, a number, or a 0-d tensor if it is learned.
         normalize: divide queries and keys by their L2 norm first.
         symmetric: M = N and `positives` a permutation: the mean of both directions (keys against queries
-            too).
+            too). On a GPU in one pass, if rows are normalised here, the temperature is a number of at least 0.025, and
+            there are no groups.
         query_groups, key_groups: int64 or int32 [M] and [N], for example video ids; -1 belongs to no group.
         same_group: what keys of the query's own group are: "exclude" leaves them out (the positive excepted),
             "positive" makes them positives too (mean over positives, as in SupCon, arXiv 2004.11362).
@@ -71,6 +72,11 @@ def sparse_infonce(
     t = _temperature(temperature, queries)
     if normalize:
         queries, keys = _unit(queries), _unit(keys)
+    if symmetric and normalize and query_groups is None and _in_one_pass(queries, temperature):
+        from . import triton as fused
+
+        one = fused.symmetric_rows(queries, keys, positives, temperature=t)
+        return InfoNCE(one.rows.mean(), *one)
     one = _rows(
         queries, keys, positives, temperature=t,
         query_groups=query_groups, key_groups=key_groups, same_group=same_group,
@@ -90,7 +96,19 @@ def _rows(queries: Tensor, keys: Tensor, positives: Tensor, **options: Any) -> R
         from . import triton as fused  # late: whoever has no GPU never imports triton
 
         return fused.infonce_rows(queries, keys, positives, **options)
+    if native.serves_rows(queries, keys, groups=options["query_groups"] is not None):
+        return native.infonce_rows(queries, keys, positives, temperature=options["temperature"])
     return reference.infonce_rows(queries, keys, positives, **options)
+
+
+def _in_one_pass(queries: Tensor, temperature: float | Tensor) -> bool:
+    """Whether one pass serves both directions of unit rows; a temperature that only the device knows may be too low."""
+    if isinstance(temperature, Tensor) or not _serves(queries):
+        return False
+    from . import triton as fused
+
+    rows, dim = queries.shape
+    return fused.why_two_passes(rows, dim, queries.dtype, temperature=temperature) is None
 
 
 def _unit(x: Tensor) -> Tensor:

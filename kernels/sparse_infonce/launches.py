@@ -24,6 +24,8 @@ __all__ = [
     "launch_of",
     "query_launch",
     "slope_launch",
+    "slope_tiles",
+    "split_loop",
     "strength_of",
     "unweighted",
 ]
@@ -103,7 +105,7 @@ def _shared_memory(device: torch.device) -> int:
     return getattr(found, "shared_memory_per_block_optin", found.shared_memory_per_block)
 
 
-def _parts(rows: int, others: int, tiles: Tiles, device: torch.device) -> tuple[int, int]:
+def split_loop(rows: int, others: int, tiles: Tiles, device: torch.device) -> tuple[int, int]:
     """Into how many parts the loop is split, and the steps in each.
 
     The cheapest by rounds of blocks on the processors, each with two steps' worth of start and end, and 3% a part for
@@ -127,10 +129,10 @@ def _row_tiles(call: Call) -> Tiles:
     """For `row_kernel`: tiles that compile for sm_90 without spilling, see README."""
     if call.groups == 2:  # more statistics a row, but no gradient to accumulate
         return Tiles(64, 32, 4, 2, resident=2)
-    return _slope_tiles(call)
+    return slope_tiles(call)
 
 
-def _slope_tiles(call: Call) -> Tiles:
+def slope_tiles(call: Call) -> Tiles:
     """For `slope_kernel`. Of two blocks on a processor, one's exponentials hide behind the other's products."""
     wide = call.q.element_size() == 4
     # Ids cost registers, and Triton 3.9 spends some more than 3.7 on the widest tile: steps of 64 would spill there.
@@ -153,7 +155,7 @@ def fused_forward(call: Call, out: tuple[Tensor, ...], wants_direction: bool) ->
     (m, d), n = call.q.shape, len(call.k)
     direct = wants_direction and call.groups != 2
     tiles = _row_tiles(call)
-    parts, each = _parts(m, n, tiles, call.q.device)
+    parts, each = split_loop(m, n, tiles, call.q.device)
     own = torch.empty_like(loss)
     highest, total = loss.new_empty(2, parts, m)
     target, number = loss.new_empty(2, parts, m) if call.groups == 2 else (None, None)
@@ -195,8 +197,8 @@ def slope_launch(
     """The launch; and the parts to be summed if the loop is split, which otherwise writes to `out`."""
     x, y = (call.k, call.q) if keys else (call.q, call.k)
     d = x.shape[1]
-    tiles = _slope_tiles(call)
-    parts, each = _parts(len(x), len(y), tiles, x.device)
+    tiles = slope_tiles(call)
+    parts, each = split_loop(len(x), len(y), tiles, x.device)
     split = base.new_empty(parts, len(x), d) if parts > 1 else None
     launch = launch_of(
         f"{'keys' if keys else 'multi-positive queries'} backward, "

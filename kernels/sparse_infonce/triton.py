@@ -15,12 +15,14 @@ from torch import Tensor
 from ..compilation import Shipped
 from ..compilation.launch import Launch
 from . import triton_kernels as tk
+from . import triton_symmetric_kernels as ts
 from .chunked import STRIP_ELEMENTS, chunked_forward, chunked_keys, dense_launch
 from .launches import Call, fused_direction, fused_forward, query_launch, slope_launch, strength_of
 from .reference import RowStatistics
+from .triton_symmetric import LOWEST_TEMPERATURE, symmetric_launches, symmetric_rows
 from .unit_rows import unit_launches
 
-__all__ = ["Plan", "infonce_rows", "plan", "shipped"]
+__all__ = ["Plan", "infonce_rows", "plan", "shipped", "symmetric_rows", "why_two_passes"]
 
 FUSED_DIM = 256
 """Largest D whose whole rows fit in registers beside a tile of logits."""
@@ -50,6 +52,19 @@ def plan(queries: int, keys: int, dim: int, dtype: torch.dtype) -> Plan:
     return Plan(
         form, f"fused {fused:.3g} us, chunked {chunked:.3g} us by the cost rule (a model, not a measurement)"
     )
+
+
+def why_two_passes(rows: int, dim: int, dtype: torch.dtype, *, temperature: float) -> str | None:
+    """Why the symmetric loss of unit rows is that of two calls; None if `symmetric_rows` serves it in one pass."""
+    if rows < 2:
+        return "a lone pair has loss 0 to the last bit in two passes only"
+    if not _fuses(dim, dtype):
+        return plan(rows, rows, dim, dtype).reason
+    if dtype == torch.float16:
+        return "probabilities against a fixed maximum are too small for fp16"
+    if temperature < LOWEST_TEMPERATURE:
+        return f"temperature {temperature} < {LOWEST_TEMPERATURE}: the fixed maximum would be too far from the logits"
+    return None
 
 
 @torch.compiler.assume_constant_result  # torch.compile cannot trace it: a graph keeps the setting of its tracing
@@ -225,16 +240,24 @@ _SHIPPED = (
 """M, N, D, dtype (fp32 with TF32) and groups: 1 left out, 2 positives."""
 
 
+_SHIPPED_SYMMETRIC = (
+    (512, 128, torch.bfloat16),
+    (4096, 256, torch.bfloat16),
+    (4096, 64, torch.bfloat16),
+    (512, 128, torch.float32),
+)
+"""M, D, dtype."""
+
+
 def shipped() -> list[Shipped]:
     """The reference shapes, by the same functions that launch: tensors without memory stand for real ones.
 
     Launches that know nothing of groups come with every form of them; each is listed once.
     """
-    every = [
-        launch.shipped(dots=launch.kernel in (tk.positive_kernel, tk.row_kernel, tk.slope_kernel))
-        for shape in _SHIPPED
-        for launch in _launches(*shape)
-    ]
+    launches = [launch for shape in _SHIPPED for launch in _launches(*shape)]
+    launches += [launch for shape in _SHIPPED_SYMMETRIC for launch in symmetric_launches(*shape)]
+    with_dots = (tk.positive_kernel, tk.row_kernel, tk.slope_kernel, ts.sums_kernel, ts.pair_kernel)
+    every = [launch.shipped(dots=launch.kernel in with_dots) for launch in launches]
     return list({one.name: one for one in every}.values())
 
 

@@ -56,7 +56,7 @@ def test_the_split_of_the_keys_changes_rounding_only(
 def test_every_split_covers_all_steps():
     tiles = launches.Tiles(64, 64, 4, 3, 2)
     for rows, others in itertools.product((1, 64, 2048, 9000, 65536), (1, 64, 65, 8192, 65537)):
-        parts, each = launches._parts(rows, others, tiles, torch.device("cpu"))
+        parts, each = launches.split_loop(rows, others, tiles, torch.device("cpu"))
         steps = -(-others // 64)
         assert (parts - 1) * each < steps <= parts * each
         assert parts * rows <= max(4 * rows, 2 * 264 * 64 + rows)  # what is kept of each part stays O(M D)
