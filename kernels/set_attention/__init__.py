@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..dispatch import checks_device_data, choose, serves_triton
 from ..philox import RandomState
-from . import backends, reference
+from . import backends, native, reference
 from .layout import SetLayout, most_tokens
 
 __all__ = ["AttentionBackend", "SetLayout", "set_attention", "set_attention_qkv"]
@@ -47,7 +47,8 @@ def set_attention(
         rng: where dropout is drawn from, needed if `dropout_p` > 0: a state with one row a set, or its int64 [2]
             tensor, for sets 0, 1, 2, ...
         attention_backend: "auto": Triton's kernels where they serve (a GPU, sets of up to 128 tokens, in
-            fp32 64, head dimension up to 128), else without dropout torch's fused attention for dense sets and
+            fp32 64, head dimension up to 128), or the C library (a CPU, padded sets of up to 24 tokens in fp32 or
+            bf16), else without dropout torch's fused attention for dense sets and
             for large ragged ones on a GPU, else plain PyTorch. Or one of "reference", "triton", "sdpa",
             "flash-attn", "xformers", "varlen" (torch.nn.attention.varlen): that one or an error. Dropout is
             served by "triton" and "reference" alone, since its weights are numbered by this library.
@@ -122,6 +123,9 @@ def _attend(
     backend = _backend(attention_backend, q, longest=longest, ragged=ragged, dropout_p=dropout_p)
     if backend in backends.PEERS:
         return backends.serve(backend, q, k, v, lengths=lengths, layout=layout, dropout_p=dropout_p)
+    if backend == "native":
+        joined = torch.stack((q, k, v), dim=2) if qkv is None else qkv
+        return native.attention_qkv(joined, lengths=lengths, dropout_p=dropout_p, rng=state)
     implementation: ModuleType = reference
     if backend == "triton":
         from . import triton as fused  # imported late: most machines have no Triton
@@ -162,6 +166,8 @@ def _backend(wish: str, q: Tensor, *, longest: int, ragged: bool, dropout_p: flo
         return wish
     if fits and q.dtype in _TRITON_DTYPES and serves_triton("set_attention", q):
         return "triton"
+    if q.ndim == 4 and native.serves_attention(q, tokens=longest):
+        return "native"
     if dropout_p > 0.0 or q.dtype == torch.float64:
         return "reference"
     return "sdpa" if not ragged or (q.is_cuda and not fits) else "reference"

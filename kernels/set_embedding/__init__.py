@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..dispatch import checks_device_data, serves_triton
 from ..philox import RandomState
-from . import reference
+from . import native, reference
 from .reference import default_capacity
 
 __all__ = ["default_capacity", "draw_mask", "embed_drawn_sets", "embed_sets", "gather_masked"]
@@ -42,6 +42,8 @@ def embed_sets(
         from . import triton as fused
 
         return fused.embed_sets(x, position_embeddings, mask, mask_token, cls_token)
+    if native.serves_embedding(x, position_embeddings):
+        return native.embed_sets(x, position_embeddings, mask, mask_token, cls_token)
     return reference.embed_sets(x, position_embeddings, mask, mask_token, cls_token)
 
 
@@ -86,7 +88,8 @@ def embed_drawn_sets(
             threshold=threshold,
         )
     mask = draw_mask(rng, clips=x.shape[1], probability=probability)
-    return reference.embed_sets(x, position_embeddings, mask, mask_token, cls_token), mask
+    serving = native if native.serves_embedding(x, position_embeddings) else reference
+    return serving.embed_sets(x, position_embeddings, mask, mask_token, cls_token), mask
 
 
 def gather_masked(

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from scalefast.errors import InputError
+from scalefast.kernels.ops.native import serves_native
+from scalefast.kernels.ops.native.calls import best_columns
 from scalefast.kernels.ops.products import linear
 
 __all__ = ["nearest_rows"]
@@ -18,6 +20,9 @@ QUERY_ROWS = 1024
 
 GALLERY_ROWS = 16384
 """Gallery rows of one tile."""
+
+_MAX_NATIVE_K = 256
+"""The C library keeps a sorted list, of which a longer one costs more than it saves."""
 
 
 def nearest_rows(
@@ -54,8 +59,20 @@ def nearest_rows(
         raise InputError(f"k must lie between 1 and the number of gallery rows, got {k = } {len(gallery) = }")
     if not len(queries):
         return queries.new_empty(0, k), torch.empty(0, k, dtype=torch.int64, device=queries.device)
-    tiles = [_one_tile(rows, gallery, k, gallery_rows) for rows in queries.split(query_rows)]
+    tiles = [_native_tile(rows, gallery, k, gallery_rows) for rows in queries.split(query_rows)]
     return torch.cat([values for values, _ in tiles]), torch.cat([index for _, index in tiles])
+
+
+def _native_tile(queries: Tensor, gallery: Tensor, k: int, gallery_rows: int) -> tuple[Tensor, Tensor]:
+    """`_one_tile` by the C library where it serves; a similarity that is NaN is PyTorch's to rank."""
+    if queries.dtype != torch.float32 or k > _MAX_NATIVE_K or not serves_native(queries):
+        return _one_tile(queries, gallery, k, gallery_rows)
+    best, place = queries.new_empty(len(queries), k), torch.empty(len(queries), k, dtype=torch.int64)
+    for start in range(0, len(gallery), gallery_rows):
+        similarity = linear(queries, gallery[start : start + gallery_rows]).contiguous()
+        if not best_columns(similarity, first=start, best=best, place=place, held=min(start, k)):
+            return _one_tile(queries, gallery, k, gallery_rows)
+    return best, place
 
 
 def _one_tile(queries: Tensor, gallery: Tensor, k: int, gallery_rows: int) -> tuple[Tensor, Tensor]:

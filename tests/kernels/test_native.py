@@ -1,0 +1,294 @@
+"""The C library's ops against the references: as exact as PyTorch in the same format, the same random draws, gradients.
+
+Built here by CMake, as setup.py does; a machine without a compiler has no such library to test.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scalefast import SCALE, SCALEPretraining, kernels
+from scalefast.evaluation import topk
+from scalefast.kernels.ops import native
+from scalefast.kernels.ops.native import calls
+from scalefast.kernels.ops.philox import RandomState
+from scalefast.kernels.ops.set_attention import native as attention
+from scalefast.kernels.ops.set_attention import reference as attention_reference
+from scalefast.kernels.ops.set_embedding import native as embedding
+from scalefast.kernels.ops.set_embedding import reference as embedding_reference
+from scalefast.kernels.ops.sparse_infonce import native as infonce
+from scalefast.kernels.ops.sparse_infonce import reference as infonce_reference
+
+ROOT = Path(__file__).parents[2]
+DTYPES = [torch.float32, torch.bfloat16]
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library, by the commands that setup.py runs."""
+    if not shutil.which("cmake") or not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        pytest.skip("no cmake or no C compiler: scalefast installs without the library here")
+    folder = tmp_path_factory.mktemp("native")
+    for command in (
+        ["cmake", "-S", ROOT, "-B", folder, "-DCMAKE_BUILD_TYPE=Release"],
+        ["cmake", "--build", folder],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "warning" not in done.stderr
+    return folder / "libscalefast_native.so"
+
+
+@pytest.fixture(autouse=True)
+def in_use(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test runs with this library and says so if it does not load."""
+    monkeypatch.setattr(native, "LIBRARY", built)
+    monkeypatch.setenv("SCALEFAST_NATIVE", "1")
+    monkeypatch.delenv("SCALEFAST_BACKEND", raising=False)
+
+
+def assert_as_exact(found: torch.Tensor, eager: torch.Tensor, truth: torch.Tensor) -> None:
+    """At most twice PyTorch's own error in the same format, and a small share of the largest number."""
+    assert found.dtype == eager.dtype
+    assert found.shape == truth.shape
+    most = 2 * (eager.double() - truth).abs().max() + 1e-6 * truth.abs().max()
+    assert (found.double() - truth).abs().max() <= most
+
+
+def numbers(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def gradients(function, inputs, out_grad):
+    """Output and the gradients of all inputs."""
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in inputs]
+    out = function(*leaves)
+    out.backward(out_grad.to(out.dtype))
+    return [out.detach(), *(leaf.grad for leaf in leaves)]
+
+
+ATTENTION = [
+    # sets, tokens, heads, head dimension, lengths, dropout
+    (5, 9, 8, 32, None, 0.0),
+    (5, 9, 8, 32, None, 0.1),
+    (3, 17, 2, 64, None, 0.3),
+    (4, 24, 3, 128, None, 0.1),
+    (2, 16, 1, 7, None, 0.5),
+    (6, 9, 2, 32, [9, 1, 4, 0, 8, 3], 0.2),
+    (1, 1, 1, 1, None, 0.0),
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("sets", "tokens", "heads", "dim", "lengths", "p"), ATTENTION)
+def test_attention_and_its_gradient(sets, tokens, heads, dim, lengths, p, dtype) -> None:
+    qkv = numbers(sets, tokens, 3, heads, dim, dtype=dtype)
+    grad = numbers(sets, tokens, heads, dim, seed=1)
+    rng = RandomState.create(2**40 + 3, step=2**33 + 5, rows=torch.arange(sets) * 7 + 2**32).at_layer(1)
+    given = None if lengths is None else torch.tensor(lengths)
+
+    def reference(x: torch.Tensor) -> torch.Tensor:
+        q, k, v = x.unbind(2)
+        return attention_reference.padded_attention(q, k, v, lengths=given, dropout_p=p, rng=rng)
+
+    def fast(x: torch.Tensor) -> torch.Tensor:
+        return attention.attention_qkv(x, lengths=given, dropout_p=p, rng=rng)
+
+    assert attention.serves_attention(qkv[:, :, 0], tokens=tokens)
+    truth = gradients(reference, [qkv.double()], grad)
+    eager = gradients(reference, [qkv], grad)
+    for found, plain, exact in zip(gradients(fast, [qkv], grad), eager, truth, strict=True):
+        assert_as_exact(found, plain, exact)
+
+
+def test_attention_is_the_ops_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through the public functions, q, k and v apart and as one; what it does not serve goes elsewhere."""
+    qkv, rng = numbers(4, 9, 3, 2, 32), RandomState.create(1, rows=torch.arange(4))
+    seen: list[tuple[int, ...]] = []
+    real = attention.attend
+    monkeypatch.setattr(attention, "attend", lambda x, **more: (seen.append(x.shape), real(x, **more))[1])
+    whole = kernels.set_attention_qkv(qkv, dropout_p=0.1, rng=rng)
+    apart = kernels.set_attention(*qkv.unbind(2), dropout_p=0.1, rng=rng)
+    assert torch.equal(whole, apart)
+    assert len(seen) == 2
+    kernels.set_attention_qkv(numbers(1, attention.MAX_TOKENS + 1, 3, 2, 32))
+    kernels.set_attention_qkv(qkv.double())
+    kernels.set_attention(*numbers(18, 3, 2, 32).unbind(1), lengths=torch.tensor([9, 9]))
+    assert len(seen) == 2
+
+
+def test_a_state_that_advances_does_not_change_the_gradient_of_what_was_drawn() -> None:
+    qkv, grad = numbers(4, 9, 3, 2, 32), numbers(4, 9, 2, 32, seed=1)
+    rng = RandomState.create(5, step=3, rows=torch.arange(4))
+    kept = qkv.clone().requires_grad_()
+    out = kernels.set_attention_qkv(kept, dropout_p=0.4, rng=rng)
+    rng.state[1] += 1
+    out.backward(grad)
+    fresh = RandomState.create(5, step=3, rows=torch.arange(4))
+    expected = gradients(lambda x: kernels.set_attention_qkv(x, dropout_p=0.4, rng=fresh), [qkv], grad)[1]
+    assert torch.equal(kept.grad, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("shape", [(5, 8, 32), (1, 1, 1), (3, 7, 33)])
+def test_embedding_and_its_gradients(shape, masked, dtype) -> None:
+    sets, clips, width = shape
+    mask = torch.rand(sets, clips, generator=torch.Generator().manual_seed(3)) < 0.4 if masked else None
+    inputs = [numbers(*shape, dtype=dtype), numbers(*shape, seed=1, dtype=dtype)]
+    tokens = [numbers(width, seed=2), numbers(width, seed=3)]
+    grad = numbers(sets, clips + 1, width, seed=4)
+
+    def call(serving, *given):
+        x, positions, mask_token, cls_token = given
+        return serving.embed_sets(x, positions, mask, mask_token, cls_token)
+
+    # The tokens stay fp32, rounded where they are used: the truth is of the rounded ones.
+    rounded = [token.to(dtype).double() for token in tokens]
+    truth = gradients(
+        lambda *g: call(embedding_reference, *g),
+        [x.double() for x in inputs] + rounded,
+        grad.to(dtype).double(),
+    )
+    eager = gradients(lambda *g: call(embedding_reference, *g), inputs + tokens, grad)
+    found = gradients(lambda *g: call(embedding, *g), inputs + tokens, grad)
+    for one, plain, exact in zip(found, eager, truth, strict=True):
+        if not masked and plain is None:
+            assert one is None or not one.any()
+            continue
+        assert_as_exact(one, plain, exact)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("rows", "keys", "dim"), [(37, 101, 16), (1, 1, 3), (5, 4099, 128)])
+@pytest.mark.parametrize("temperature", [0.2, 0.01])
+def test_infonce_and_its_gradients(rows, keys, dim, temperature, dtype) -> None:
+    queries, others = (
+        torch.nn.functional.normalize(numbers(count, dim, seed=count), dim=1).to(dtype)
+        for count in (rows, keys)
+    )
+    positives = torch.arange(rows) % keys
+    positives[rows // 2] = -1 if rows > 1 else 0
+    weights = numbers(rows, seed=5).abs()
+
+    def run(serving, work):
+        leaves = [x.to(work, copy=True).requires_grad_() for x in (queries, others)]
+        t = torch.tensor(temperature, dtype=torch.float64 if work == torch.float64 else torch.float32)
+        leaves.append(t.requires_grad_())
+        found = serving.infonce_rows(leaves[0], leaves[1], positives, temperature=leaves[2])
+        (found.rows * weights.to(found.rows.dtype)).sum().backward()
+        return found, [leaf.grad for leaf in leaves]
+
+    (found, by), (plain, plain_by), (exact, exact_by) = (
+        run(infonce, dtype), run(infonce_reference, dtype), run(infonce_reference, torch.float64)
+    )  # fmt: skip
+    assert_as_exact(found.rows.detach(), plain.rows.detach(), exact.rows.detach())
+    assert torch.equal(found.top1, plain.top1)
+    assert torch.equal(found.positive_logit, plain.positive_logit)
+    for one, other, truth in zip(by, plain_by, exact_by, strict=True):
+        assert_as_exact(one, other, truth)
+
+
+def test_a_logit_that_is_not_a_number_makes_the_loss_none() -> None:
+    queries = numbers(3, 8)
+    queries[1, 2] = float("nan")
+    found = infonce.infonce_rows(
+        queries, numbers(70, 8, seed=1), torch.arange(3), temperature=torch.tensor(0.2)
+    )
+    assert found.rows.isnan().tolist() == [False, True, False]
+
+
+@given(
+    values=st.lists(st.lists(st.sampled_from([-3.0, -0.0, 0.0, 0.5, 0.5, 7.0, float("inf")]), min_size=5, max_size=5)
+                    | st.lists(st.floats(width=32, allow_nan=False), min_size=5, max_size=5), min_size=1, max_size=60),
+    k=st.integers(1, 70), cut=st.integers(1, 60),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_the_best_columns_are_those_of_a_stable_sort(values: list[list[float]], k: int, cut: int) -> None:
+    """Columns in two parts, as tiles of a gallery come."""
+    table = torch.tensor(values).T.contiguous()  # [5, columns]
+    k = min(k, table.shape[1])
+    best, place = table.new_empty(5, k), torch.empty(5, k, dtype=torch.int64)
+    held = 0
+    for start in range(0, table.shape[1], cut):
+        part = table[:, start : start + cut].contiguous()
+        assert calls.best_columns(part, first=start, best=best, place=place, held=held)
+        held = min(k, held + part.shape[1])
+    expected, order = table.sort(dim=1, descending=True, stable=True)
+    assert torch.equal(best, expected[:, :k])
+    assert torch.equal(place, order[:, :k])
+
+
+def test_neighbours_are_those_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among them equal ones, and a row that is not a number, which is left to PyTorch."""
+    gallery = numbers(700, 12).round(decimals=1)
+    gallery[350:] = gallery[:350]
+    queries = gallery[::9]
+    found = topk.nearest_rows(queries, gallery, k=20, query_rows=30, gallery_rows=128)
+    spoilt = queries.clone()
+    spoilt[2, 3] = float("nan")
+    whole = topk.nearest_rows(spoilt, gallery, k=20, query_rows=30, gallery_rows=128)
+    monkeypatch.setenv("SCALEFAST_NATIVE", "0")
+    expected = topk.nearest_rows(queries, gallery, k=20, query_rows=30, gallery_rows=128)
+    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+    plain = topk.nearest_rows(spoilt, gallery, k=20, query_rows=30, gallery_rows=128)
+    assert torch.equal(whole[1], plain[1])
+
+
+def test_the_number_of_threads_changes_no_bit() -> None:
+    qkv, rng = numbers(13, 9, 3, 8, 32), RandomState.create(1, rows=torch.arange(13))
+    logits = numbers(40, 500)
+
+    def everything() -> list[torch.Tensor]:
+        return [kernels.set_attention_qkv(qkv, dropout_p=0.1, rng=rng), *calls.infonce_rows(logits)]
+
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(everything())
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_a_training_step_is_that_of_the_references(dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    task = SCALEPretraining(SCALE(48, hidden_dim=64, dropout=0.1), head_dim=128, target_dim=96).train()
+    features, positions = numbers(12, 2, 8, 48), numbers(12, 2, 8, 7, seed=1)
+    rng = RandomState.create(3, step=4, rows=torch.arange(12) + 9)
+
+    def step() -> tuple[torch.Tensor, list[torch.Tensor]]:
+        task.zero_grad()
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
+            loss = task(features, positions, rng=rng).loss
+        loss.backward()
+        return loss.detach(), [weight.grad.clone() for weight in task.parameters()]
+
+    loss, grads = step()
+    monkeypatch.setenv("SCALEFAST_NATIVE", "0")
+    expected, expected_grads = step()
+    share = 1e-5 if dtype is None else 2e-2
+    assert loss.item() == pytest.approx(expected.item(), rel=share)
+    for grad, plain in zip(grads, expected_grads, strict=True):
+        assert (grad - plain).abs().max() <= 5 * share * plain.abs().max() + 1e-9
+
+
+def test_the_ops_are_sound_for_torch() -> None:
+    qkv, state, rows = numbers(2, 3, 3, 2, 4).requires_grad_(), torch.tensor([1, 2]), torch.arange(2)
+    torch.library.opcheck(attention._forward, (qkv, None, state, rows, 0, 0.3))
+    x, token = numbers(2, 3, 4).requires_grad_(), numbers(4).requires_grad_()
+    torch.library.opcheck(
+        embedding._forward, (x, x.detach().clone(), torch.rand(2, 3) < 0.5, token, token.detach())
+    )
+    q, k = numbers(3, 4).requires_grad_(), numbers(5, 4, seed=1).requires_grad_()
+    torch.library.opcheck(infonce._forward, (q, k, torch.tensor(0.2), torch.tensor([0, -1, 4])))
