@@ -14,7 +14,8 @@ from scalefast.video._augmentation import (
     cvrl_augmentation,
     draw_augmentations,
 )
-from scalefast.video._decode import decode_clips
+from scalefast.video._dali_clips import DeviceClips, load_clips_by_dali
+from scalefast.video._decode import Decoder, decode_clips
 from scalefast.video._entries import VideoEntry, VideoList
 from scalefast.video._errors import ShortDecodeError, VideoError
 from scalefast.video._intervals import draw_interval, sample_clip_pair
@@ -36,6 +37,8 @@ __all__ = [
     "AugmentationRecipe",
     "ClipRecipe",
     "ClipSpec",
+    "Decoder",
+    "DeviceClips",
     "IsolatedPool",
     "LedgerRow",
     "LoadedClips",
@@ -56,6 +59,7 @@ __all__ = [
     "draw_interval",
     "isolated_map",
     "load_clips",
+    "load_clips_by_dali",
     "normalize_positions",
     "probe",
     "read_ledger",

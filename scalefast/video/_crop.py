@@ -12,19 +12,21 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from scalefast.video._orientation import Box, Orientation
+from scalefast.video._orientation import Box, Orientation, frame_orientation
+from scalefast.video._sampling import ClipSpec
 
 if TYPE_CHECKING:
     import av
 
-__all__ = ["cut", "snap"]
+__all__ = ["cut", "snapped"]
 
 _ANY_TIME = Fraction(1, 1000)  # a graph wants a unit of time; nothing here depends on it
 _KEPT_GRAPHS = (
@@ -79,7 +81,7 @@ def cut(
     """
     height, width = orientation.upright_size(height=frame.height, width=frame.width)
     decoded = orientation.to_decoded(box, height=height, width=width)
-    top, left, tall, wide = snap(decoded, frame)
+    top, left, tall, wide = _snap(decoded, frame)
     plan = _Plan(
         frame=(frame.width, frame.height, frame.format.name, int(frame.colorspace), int(frame.color_range)),
         box=(tall, wide),
@@ -90,7 +92,7 @@ def cut(
     return _graphs.get(plan, frame)(frame, top=top, left=left)
 
 
-def snap(box: Box, frame: av.VideoFrame) -> tuple[int, int, int, int]:
+def _snap(box: Box, frame: av.VideoFrame) -> tuple[int, int, int, int]:
     """The box of a decoded frame, at whole pixels and its corner at whole chroma samples."""
     top, left, tall, wide = box
     format = frame.format
@@ -104,6 +106,18 @@ def snap(box: Box, frame: av.VideoFrame) -> tuple[int, int, int, int]:
         rows,
         columns,
     )
+
+
+def snapped(specs: Sequence[ClipSpec], frame: av.VideoFrame) -> list[ClipSpec]:
+    """The clips with their boxes moved to the pixels at which `cut` would cut them out of this decoded frame."""
+    orientation = frame_orientation(frame)
+    height, width = orientation.upright_size(height=frame.height, width=frame.width)
+    result = []
+    for spec in specs:
+        decoded = orientation.to_decoded(spec.box, height=height, width=width)
+        box = orientation.to_upright(_snap(decoded, frame), height=height, width=width)
+        result.append(replace(spec, box=box))
+    return result
 
 
 def _nearest(place: float, *, step: int, last: int) -> int:

@@ -5,28 +5,38 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from scalefast.errors import InputError, require
-from scalefast.video._crop import cut
+from scalefast.video._crop import cut, snapped
 from scalefast.video._errors import ShortDecodeError
 from scalefast.video._file import VideoFile
 from scalefast.video._orientation import Box, frame_orientation
 from scalefast.video._sampling import ClipSpec
-from scalefast.video._selective import Layout, UnexpectedFrameError, read_layout, selected_frames
+from scalefast.video._selective import UnexpectedFrameError, is_plain, read_layout, selected_frames
 from scalefast.video._tally import Tally
-from scalefast.video._torchcodec import is_same_by_torchcodec, require_torchcodec, snapped, torchcodec_frames
+from scalefast.video._torchcodec import is_same_by_torchcodec, require_torchcodec, torchcodec_frames
 
 if TYPE_CHECKING:
     import av
 
-__all__ = ["Decoder", "Started", "check_decoder", "cut_clips", "cut_from_file", "decode_clips"]
+__all__ = [
+    "Decoder",
+    "Started",
+    "check_decoder",
+    "cut_clips",
+    "cut_from_file",
+    "decode_clips",
+    "decode_wanted",
+    "wanted_frames",
+]
 
+R = TypeVar("R")
 Decoder = Literal["auto", "pyav", "torchcodec"]
 """What decodes the clips of one video on the CPU."""
 
@@ -36,14 +46,10 @@ _FEW = 0.9  # of the frames: with more of them wanted, there is hardly anything 
 class Started(NamedTuple):
     """A pass over all frames that is under way."""
 
-    first: av.VideoFrame | None
-    """The first frame; None: nothing decodes."""
-    rest: Iterator[av.VideoFrame]
-    """All others."""
-
-    def frames(self) -> Iterator[av.VideoFrame]:
-        """All frames."""
-        return self.rest if self.first is None else chain([self.first], self.rest)
+    first: av.VideoFrame
+    """The first frame."""
+    rest: Iterator[av.VideoFrame] | None
+    """All others; None once the pass has been used."""
 
 
 def check_decoder(decoder: Decoder) -> None:
@@ -108,37 +114,68 @@ def cut_from_file(
         started: a pass that is under way and counted in `tally`; gone on with, if nothing can be left out.
         decoder: as for `decode_clips`.
     """
-    wanted = sorted({number for spec in specs for number in spec.frames})
-    few = len(wanted) < _FEW * max(file.num_packets, 1)
-    layout = read_layout(file) if few or decoder == "torchcodec" else None
-    if layout is not None and decoder == "torchcodec":
+    wanted = wanted_frames(specs)
+
+    def cut_them(frames: Iterable[tuple[int, av.VideoFrame]]) -> npt.NDArray[np.uint8]:
+        return cut_clips(frames, specs, path=file.path)
+
+    if decoder == "torchcodec":
         with contextlib.suppress(UnexpectedFrameError):
-            first = started.first if started else next(file.frames(tally), None)
-            return _cut_by_torchcodec(file, layout, specs, wanted, tally, first=first)
+            return _cut_by_torchcodec(file, specs, wanted, tally, started=started)
+    return decode_wanted(file, wanted, tally, take=cut_them, started=started)
+
+
+def wanted_frames(specs: Sequence[ClipSpec]) -> list[int]:
+    """The frames that clips take, rising."""
+    return sorted({number for spec in specs for number in spec.frames})
+
+
+def decode_wanted(
+    file: VideoFile,
+    wanted: Sequence[int],
+    tally: Tally,
+    *,
+    take: Callable[[Iterable[tuple[int, av.VideoFrame]]], R],
+    started: Started | None = None,
+) -> R:
+    """What `take` makes of the wanted frames, decoded by PyAV in the cheapest way.
+
+    Args:
+        file: the video.
+        wanted: frames, rising.
+        tally: as for `cut_from_file`.
+        take: gets numbered frames in decode order, all that are wanted and perhaps others among them; called a
+            second time if the first way to decode them ends in a surprise.
+        started: as for `cut_from_file`.
+    """
+    layout = read_layout(file) if len(wanted) < _FEW * max(file.num_packets, 1) else None
     if layout is not None:
         tally.clear()
         with contextlib.suppress(UnexpectedFrameError):
-            return cut_clips(selected_frames(file, layout, wanted, tally), specs, path=file.path)
+            return take(selected_frames(file, layout, wanted, tally))
         started = None
-    if started is None:
+    if started is None or started.rest is None:
         tally.clear()
-        return cut_clips(enumerate(file.frames(tally)), specs, path=file.path)
-    return cut_clips(enumerate(started.frames()), specs, path=file.path)
+        return take(enumerate(file.frames(tally)))
+    return take(enumerate(chain([started.first], started.rest)))
 
 
 def _cut_by_torchcodec(
     file: VideoFile,
-    layout: Layout,
     specs: Sequence[ClipSpec],
     wanted: Sequence[int],
     tally: Tally,
     *,
-    first: av.VideoFrame | None,
+    started: Started | None,
 ) -> npt.NDArray[np.uint8]:
-    has_all = (
-        layout.is_closed and file.packets.keyframes == len(layout.starts) and wanted[-1] < file.num_packets
-    )
-    if not has_all or first is None or not is_same_by_torchcodec(first):
+    """Raises UnexpectedFrameError where torchcodec fails or would not give the same."""
+    first = started.first if started else next(file.frames(tally), None)
+    if (
+        not is_plain(file)
+        or first is None
+        or not is_same_by_torchcodec(first)
+        or wanted[-1] >= file.num_packets
+    ):
         raise UnexpectedFrameError
     frames = torchcodec_frames(file.path, wanted, threads=file.threads)
     clips = cut_clips(frames, snapped(specs, first), path=file.path)

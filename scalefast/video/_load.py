@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,9 @@ from scalefast.video._recipe import ClipRecipe
 from scalefast.video._sampling import ClipSpec, sample_clips
 from scalefast.video._tally import Tally
 
-__all__ = ["LoadedClips", "load_clips"]
+__all__ = ["LoadedClips", "load_clips", "plan_and_decode", "status_of"]
+
+R = TypeVar("R")
 
 
 class LoadedClips(NamedTuple):
@@ -71,18 +74,47 @@ def load_clips(
         return sample_clips(meta, recipe, seed=seed, video_id=video_id, epoch=epoch)
 
     with VideoFile(path, threads=threads) as file:
-        check_whole(file)
-        tally = Tally()
-        frames = file.frames(tally)
-        first = next(frames, None)
-        meta = describe(file, first)
-        specs = plan(meta)
-        try:
-            clips = cut_from_file(file, specs, tally, started=Started(first, frames), decoder=decoder)
-            meta = replace(meta, note=check_unbroken(file, tally), decoder=tally.decoder)
-        except ShortDecodeError as early:
-            meta = replace(meta, num_frames=early.frames, exact=True, note=verdict(file, tally))
-            specs = plan(meta)
-            clips = cut_from_file(file, specs, Tally())
-    short = recipe.is_short(num_frames=meta.num_frames, fps=meta.fps)
-    return LoadedClips(clips, clip_positions(specs, meta), meta, "short" if short else "ok")
+
+        def decode(specs: list[ClipSpec], tally: Tally, started: Started) -> npt.NDArray[np.uint8]:
+            return cut_from_file(file, specs, tally, started=started, decoder=decoder)
+
+        clips, specs, meta = plan_and_decode(file, plan=plan, decode=decode)
+    return LoadedClips(clips, clip_positions(specs, meta), meta, status_of(meta, recipe))
+
+
+def plan_and_decode(
+    file: VideoFile,
+    *,
+    plan: Callable[[VideoMeta], list[ClipSpec]],
+    decode: Callable[[list[ClipSpec], Tally, Started], R],
+) -> tuple[R, list[ClipSpec], VideoMeta]:
+    """What `decode` makes of the clips of an opened file, the clips, and the video.
+
+    Args:
+        file: the video.
+        plan: the clips of a video with these facts.
+        decode: gets the clips, the tally of the pass, and the pass that is under way; called again with other
+            clips, the pass used up, where the packets have promised frames that do not decode.
+
+    Raises:
+        VideoError: as for `load_clips`.
+    """
+    check_whole(file)
+    tally = Tally()
+    frames = file.frames(tally)
+    first = next(frames, None)
+    meta = describe(file, first)
+    assert first is not None, "describe() refuses a file of which nothing decodes"
+    specs = plan(meta)
+    try:
+        result = decode(specs, tally, Started(first, frames))
+        return result, specs, replace(meta, note=check_unbroken(file, tally), decoder=tally.decoder)
+    except ShortDecodeError as early:
+        meta = replace(meta, num_frames=early.frames, exact=True, note=verdict(file, tally))
+    specs = plan(meta)
+    return decode(specs, Tally(), Started(first, None)), specs, meta
+
+
+def status_of(meta: VideoMeta, recipe: ClipRecipe) -> Literal["ok", "short"]:
+    """short: less than one clip."""
+    return "short" if recipe.is_short(num_frames=meta.num_frames, fps=meta.fps) else "ok"

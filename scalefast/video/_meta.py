@@ -37,7 +37,7 @@ class VideoMeta:
     """Damage that the decoder concealed and flagged; empty when there is none."""
 
     decoder: str = "pyav"
-    """Library that decoded the clips: torchcodec only where it was asked for and numbers this file's frames rightly."""
+    """Library that decoded the clips: another than PyAV where that was asked for and gives the same frames."""
 
     @property
     def duration(self) -> float:

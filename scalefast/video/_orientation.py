@@ -6,6 +6,9 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
+import numpy.typing as npt
+
 if TYPE_CHECKING:
     import av
     from av.sidedata.sidedata import SideData
@@ -59,6 +62,12 @@ class Orientation:
         if self.mirror_y:
             top = height - top - tall
         return (top, left, tall, wide)
+
+    def turn(self, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """A decoded picture [H, W, 3], upright."""
+        picture = picture.swapaxes(0, 1) if self.transpose else picture
+        picture = picture[:, ::-1] if self.mirror_x else picture
+        return picture[::-1] if self.mirror_y else picture
 
     def filters(self) -> list[tuple[str, str | None]]:
         """FFmpeg filters (name, arguments) that turn a decoded picture upright."""

@@ -7,7 +7,8 @@ shown later refers to what came before. That is so, by the codecs' own rules,
   from it on (`recovery_frame_cnt` 0, `exact_match_flag` 1), as x264 writes for open GOPs;
 - HEVC (ITU-T H.265): at an IDR or CRA picture; pictures shown before a CRA picture may refer further back, so they
   belong to the entry before it;
-- VP8, VP9, AV1: at a keyframe, which replaces all reference pictures.
+- VP8, VP9, AV1: at a keyframe, which replaces all reference pictures;
+- MJPEG: anywhere.
 
 Frames are told apart by their packets, so each packet must give one frame. Packets that break this (VP8's and VP9's
 hidden pictures outside superframes, HEVC pictures that a decoder drops after a splice) are `ODD`: such a
@@ -58,9 +59,7 @@ def inspector(stream: av.VideoStream, *, container: str) -> Inspector | None:
         return _H264(length_size=(extradata[4] & 3) + 1)
     if name == "hevc" and len(extradata) > 21 and extradata[0] == 1:
         return _HEVC(length_size=(extradata[21] & 3) + 1)
-    return {"vp8": _vp8, "vp9": _vp9, "libvpx": _vp8, "libvpx-vp9": _vp9, "libdav1d": _av1, "av1": _av1}.get(
-        name
-    )
+    return _BY_NAME.get(name)
 
 
 def _units(data: memoryview, length_size: int) -> Iterator[memoryview]:
@@ -129,6 +128,10 @@ class _HEVC:
         return Access.START if kinds & self.STARTS else Access.INNER
 
 
+def _intra(packet: av.Packet) -> Access:
+    return Access.START
+
+
 def _vp8(packet: av.Packet) -> Access:
     head = memoryview(packet)[0]
     if not head >> 4 & 1:  # show_frame
@@ -150,3 +153,14 @@ def _vp9(packet: av.Packet) -> Access:
 def _av1(packet: av.Packet) -> Access:
     # A packet is a temporal unit, which shows one picture; a decoder refuses to start at any but a keyframe.
     return Access.START if packet.is_keyframe else Access.INNER
+
+
+_BY_NAME: dict[str, Inspector] = {
+    "mjpeg": _intra,
+    "vp8": _vp8,
+    "libvpx": _vp8,
+    "vp9": _vp9,
+    "libvpx-vp9": _vp9,
+    "av1": _av1,
+    "libdav1d": _av1,
+}

@@ -27,7 +27,15 @@ from scalefast.video._tally import Tally
 if TYPE_CHECKING:
     import av
 
-__all__ = ["Layout", "Stretch", "UnexpectedFrameError", "plan_stretches", "read_layout", "selected_frames"]
+__all__ = [
+    "Layout",
+    "Stretch",
+    "UnexpectedFrameError",
+    "is_plain",
+    "plan_stretches",
+    "read_layout",
+    "selected_frames",
+]
 
 # Frames that could be decoded in the time of a restart. Emptying and restarting the decoder took under 5% of a
 # frame's time, finding the packets in the file 5 to 30% (H.264 and VP9, 340x256 and 640x360, one core, November 2026).
@@ -50,11 +58,6 @@ class Layout:
     """[P] last packet that a frame or one before it comes from."""
     starts: npt.NDArray[np.int64]
     """[S] packets, the first included, where decoding may start."""
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether all frames of the packets before each start are shown before it, and all others after it."""
-        return bool(np.all(self.ranks[self.starts] == self.starts))
 
     def frame_at(self, time: int | None) -> int:
         """The frame with this timestamp; -1 if there is none."""
@@ -100,6 +103,14 @@ def read_layout(file: VideoFile) -> Layout | None:
     if not len(starts) or starts[0] != 0 or ranks[0] != 0:
         return None
     return Layout(times=times, ranks=ranks, reach=np.maximum.accumulate(places), starts=starts)
+
+
+def is_plain(file: VideoFile) -> bool:
+    """Whether a decoder that sorts frames by timestamp and starts at any keyframe gives the frames of a full pass."""
+    layout = read_layout(file)
+    if layout is None or file.packets.keyframes != len(layout.starts):
+        return False
+    return bool(np.all(layout.ranks[layout.starts] == layout.starts))  # no group is open
 
 
 def selected_frames(

@@ -59,7 +59,7 @@ class Tally:
     """Packets that could not be decoded, with no good one after them so far."""
     span: Span = field(default_factory=Span)
     """From the first frame to the end of the last, in time."""
-    decoder: Literal["pyav", "torchcodec"] = "pyav"
+    decoder: Literal["pyav", "torchcodec", "dali"] = "pyav"
     """The library that decodes."""
 
     def add(self, frame: av.VideoFrame, *, unit: float | None, default: float) -> None:

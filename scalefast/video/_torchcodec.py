@@ -1,8 +1,7 @@
 """torchcodec as the decoder of the wanted frames, for streams whose frames it numbers as they are decoded.
 
-torchcodec sorts frames by timestamp. That is the order of decoding wherever `read_layout` finds one frame a packet,
-each with a timestamp of its own; elsewhere (AVI with B-frames is the common case) it is not, and PyAV decodes. So it
-does where keyframes are no clean starts (open GOPs), since torchcodec 0.13 seeks to them all the same.
+torchcodec sorts frames by timestamp and starts at any keyframe. Where that does not give the frames of a full pass
+(`is_plain`: AVI with B-frames and open GOPs are the common cases) PyAV decodes.
 Its frames come whole, as upright RGB: boxes are cut out of these, at the very pixels at which PyAV's way cuts them
 out of the decoded picture. PyAV's too are streams of more than 8 bits or of an odd height or width, for which FFmpeg
 takes another way to the colours of a whole frame than to those of a box, and mirrored ones, which torchcodec shows as
@@ -12,19 +11,16 @@ they are stored.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from scalefast.errors import MissingExtraError, require
-from scalefast.video._crop import snap
 from scalefast.video._orientation import frame_orientation
-from scalefast.video._sampling import ClipSpec
 from scalefast.video._selective import UnexpectedFrameError
 
 if TYPE_CHECKING:
     import av
 
-__all__ = ["is_same_by_torchcodec", "require_torchcodec", "snapped", "torchcodec_frames"]
+__all__ = ["is_same_by_torchcodec", "require_torchcodec", "torchcodec_frames"]
 
 _AT_ONCE = 16  # frames held at a time: 100 MB of 1080p
 
@@ -84,15 +80,3 @@ def torchcodec_frames(
         ValueError,
     ) as error:  # what torchcodec raises for a file it cannot read
         raise UnexpectedFrameError from error
-
-
-def snapped(specs: Sequence[ClipSpec], frame: av.VideoFrame) -> list[ClipSpec]:
-    """The clips with their boxes moved to the pixels at which `cut` would cut them out of this decoded frame."""
-    orientation = frame_orientation(frame)
-    height, width = orientation.upright_size(height=frame.height, width=frame.width)
-    result = []
-    for spec in specs:
-        decoded = orientation.to_decoded(spec.box, height=height, width=width)
-        box = orientation.to_upright(snap(decoded, frame), height=height, width=width)
-        result.append(replace(spec, box=box))
-    return result
