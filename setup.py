@@ -3,12 +3,14 @@
 Two things cannot be said there. The ops live in the top-level folder `kernels/`, which is no package of its
 own (the name belongs to another distribution), and are installed as `scalefast.kernels.ops`. And C sources
 under `kernels/native/` are built by CMake into one plain shared library,
-`scalefast/kernels/libscalefast_native.so`, where there are any and a compiler is at hand; otherwise the
-library installs without it, says what it lacks, and its ops run on PyTorch alone.
+`scalefast/kernels/libscalefast_native.so`, where a compiler is at hand; otherwise the library installs
+without it, says what it lacks, and its ops run on PyTorch alone. `SCALEFAST_NATIVE=1` makes that an error,
+`SCALEFAST_NATIVE=0` leaves the native library out.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -26,8 +28,10 @@ NATIVE = "scalefast.kernels.libscalefast_native"
 
 def missing_for_native() -> str | None:
     """Why the native library is not built here, or None if it can be."""
+    if os.environ.get("SCALEFAST_NATIVE") == "0":
+        return "SCALEFAST_NATIVE=0"
     if not any((ROOT / "kernels" / "native").glob("*.c")):
-        return "this version has no native sources"
+        return "this copy has no native sources"
     lacking = [
         what
         for what, names in {"cmake": ["cmake"], "a C compiler": ["cc", "gcc", "clang"]}.items()
@@ -44,7 +48,7 @@ class BuildNative(build_ext):
         return str(Path(*fullname.split("."))) + ".so"
 
     def build_extension(self, ext: Extension) -> None:
-        """Runs CMake; a failure is reported by setuptools and leaves the library out (`optional=True`)."""
+        """Runs CMake; a failure is reported by setuptools and leaves the library out, where it is optional."""
         build = Path(self.build_temp).resolve()
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
         steps = [
@@ -77,12 +81,16 @@ def packages() -> list[str]:
 
 
 reason = missing_for_native()
+required = os.environ.get("SCALEFAST_NATIVE") == "1"
+if reason is not None and required:
+    sys.exit(f"error: SCALEFAST_NATIVE=1 asks for the native library, but {reason}")
 if reason is not None:
     print(f"scalefast: no native library in this build: {reason}", file=sys.stderr)
 setup(
     packages=packages(),
     package_dir={OPS: "kernels"},
     include_package_data=True,
-    ext_modules=[] if reason else [Extension(NATIVE, sources=[], optional=True)],
+    exclude_package_data={"": ["*.c", "*.h"]},
+    ext_modules=[] if reason else [Extension(NATIVE, sources=[], optional=not required)],
     cmdclass={"build_ext": BuildNative, "bdist_wheel": PlainLibraryWheel},
 )
