@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,8 +17,9 @@ _Videos = Annotated[Path | None, tyro.conf.arg(metavar="VIDEOS", help_behavior_h
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Write one HTML page about a run: results beside mean pooling, loss curves, a map of the test videos
-    before and after, nearest neighbours. The page loads nothing and works offline.
+    """Write one HTML page about a run: a verdict, results beside simpler baselines with their intervals, failures
+    first, a map of the test videos before and after, nearest neighbours that play, loss curves. The page loads
+    nothing, runs no script and works offline.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -32,11 +34,17 @@ class Args:
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("report.html")
     """Page to write."""
 
+    figures: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None
+    """Write every drawing of the page into this folder too, as PNG and SVG."""
+
+    json: bool = False
+    """Print what the page says as one JSON object: numbers, verdicts, confusions, failures, maps."""
+
     results: _File = None
     """results.json of `scalefast evaluate` for this run. Without it: evaluated here."""
 
     videos: _Videos = None
-    """The VIDEOS that the test store was extracted from, for thumbnails."""
+    """The VIDEOS that the test store was extracted from, to be shown."""
 
     train_videos: _Videos = None
     """The VIDEOS that the training store was extracted from. Without it: the same as --videos."""
@@ -55,14 +63,15 @@ class Args:
 
 
 def run(args: Args) -> int:
-    """Writes the page and says where."""
-    from scalefast.report import report
+    """Writes the page and says where, or what it says."""
+    from scalefast.evaluation.results import check_place
+    from scalefast.report import compose
 
-    written = report(
+    check_place(args.out)
+    page = compose(
         args.run,
         train=args.train,
         test=args.test,
-        out=args.out,
         results=args.results,
         videos=args.videos,
         train_videos=args.train_videos,
@@ -71,5 +80,11 @@ def run(args: Args) -> int:
         allow_overlap=args.allow_overlap,
         device=args.device,
     )
+    written = page.save(args.out, figures=args.figures)
+    if args.json:
+        print(json.dumps(page.to_dict(), indent=2))
+        return 0
     print(f"{written}: {written.stat().st_size / 1e6:.1f} MB; open it in a browser")
+    if args.figures is not None:
+        print(f"{args.figures}: {', '.join(page.drawings)}, each as PNG and SVG")
     return 0

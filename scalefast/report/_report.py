@@ -1,35 +1,35 @@
-"""`report`: gather what the page shows, and write it."""
+"""`compose`: gather what the page shows; `report`: write it."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from scalefast._files import write_atomically
 from scalefast.errors import InputError
 from scalefast.evaluation import Difference, Results, evaluate, read_results, represent
 from scalefast.evaluation._run import LoadedRun, default_device, load, open_store
 from scalefast.evaluation.data import check_splits
 from scalefast.evaluation.results import check_place
+from scalefast.report.findings import Findings
 from scalefast.report.page import Numbers, Page
 from scalefast.report.thumbnails import VideoFinder
+from scalefast.report.videos import Videos
 
 if TYPE_CHECKING:
     from scalefast.features import FeatureStore
     from scalefast.model import SCALE
 
-__all__ = ["report"]
+__all__ = ["compose", "report"]
 
 
-def report(
+def compose(
     run: str | os.PathLike[str] | SCALE,
     *,
     train: str | os.PathLike[str] | FeatureStore,
     test: str | os.PathLike[str] | FeatureStore,
-    out: str | os.PathLike[str],
     results: str | os.PathLike[str] | Results | None = None,
     videos: str | os.PathLike[str] | None = None,
     train_videos: str | os.PathLike[str] | None = None,
@@ -37,18 +37,16 @@ def report(
     title: str | None = None,
     allow_overlap: bool = False,
     device: torch.device | str | None = None,
-) -> Path:
-    """Write the report of a run as one HTML file, whole or not at all; returns its path.
+) -> Page:
+    """The page about a run; its `html()`, `drawings` and `to_dict()` say what it shows.
 
     Args:
         run: run folder, folder or hub id of a saved model, or a model.
         train: store of the labelled training videos.
         test: store of the labelled test videos.
-        out: file to write.
         results: results.json of this run (with results-details.json beside it, if it is there), or `Results`;
             None: evaluated here, k-NN and linear.
-        videos: the videos of the test store, as they were given to extraction (folder or list), for
-            thumbnails.
+        videos: the videos of the test store, as they were given to extraction (folder or list), to be shown.
         train_videos: those of the training store; None: the same as `videos`.
         root: folder to which relative paths of a list belong.
         title: of the page.
@@ -58,7 +56,6 @@ def report(
     Raises:
         InputError, StoreError, DataError: as `evaluate`; or the results are those of another model.
     """
-    check_place(out)
     home = default_device(device)
     loaded = load(run, device=home)
     first, second = open_store(train), open_store(test)
@@ -67,19 +64,46 @@ def report(
         loaded.check_store(store)
     if results is None:
         results = evaluate(run, train=first, test=second, allow_overlap=allow_overlap, device=home)
-    page = Page(
-        run=loaded,
+    findings = Findings(
         train=first,
         test=second,
         train_vectors=represent(loaded.model, first, device=home),
         test_vectors=represent(loaded.model, second, device=home),
+    )
+    return Page(
+        run=loaded,
+        findings=findings,
         numbers=_numbers(results, run=loaded, notes=notes),
-        train_videos=VideoFinder(videos if train_videos is None else train_videos, root=root),
-        test_videos=VideoFinder(videos, root=root),
+        videos=Videos(
+            findings=findings,
+            train=VideoFinder(videos if train_videos is None else train_videos, root=root),
+            test=VideoFinder(videos, root=root),
+        ),
         title=title or f"SCALE against mean pooling: {Path(loaded.name).name}",
     )
-    write_atomically(Path(out), page.html().encode())
-    return Path(out)
+
+
+def report(
+    run: str | os.PathLike[str] | SCALE,
+    *,
+    out: str | os.PathLike[str],
+    figures: str | os.PathLike[str] | None = None,
+    **about: Any,
+) -> Path:
+    """Write the report of a run as one HTML file, whole or not at all; returns its path.
+
+    Args:
+        run: run folder, folder or hub id of a saved model, or a model.
+        out: file to write.
+        figures: folder for every drawing of the page as PNG and SVG (extra `report`); None: nowhere.
+        **about: the stores and all else that `compose` takes.
+
+    Raises:
+        InputError, StoreError, DataError: as `compose`; or the page or the figures cannot be written.
+        MissingExtraError: figures without matplotlib.
+    """
+    check_place(out)  # before anything that takes long
+    return compose(run, **about).save(out, figures=figures)
 
 
 def _numbers(results: str | os.PathLike[str] | Results, *, run: LoadedRun, notes: list[str]) -> Numbers:

@@ -1,8 +1,6 @@
-"""Charts as inline SVG: text stays text, points say what they are when the pointer rests on them, and
-nothing is loaded.
+"""Charts, as drawings: curves, maps of points, and values with their intervals.
 
-Colours, fonts and line widths come from the page's style sheet (`scalefast/report/style.py`), except the
-colours of classes, which are data.
+Points say what they are when the pointer rests on them.
 """
 
 from __future__ import annotations
@@ -10,9 +8,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 
-__all__ = ["GREY", "PALETTE", "Series", "line_chart", "scatter_chart", "ticks"]
+from scalefast.report.drawing import Dot, Drawing, Line, Mark, Words
+
+__all__ = [
+    "GREY",
+    "PALETTE",
+    "Bar",
+    "Series",
+    "drawing_order",
+    "interval_chart",
+    "line_chart",
+    "scatter_chart",
+    "ticks",
+]
 
 PALETTE = (
     *(
@@ -51,6 +60,28 @@ Place = Callable[[float, float], tuple[float, float]]
 
 WIDTH, HEIGHT = 460, 280
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 40
+SIDE, MARGIN = 440, 14
+"""Of a map."""
+WIDE = 860
+"""Of the intervals."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """One value with its interval."""
+
+    name: str
+    """For the legend."""
+    value: float
+    """Where the dot is."""
+    low: float
+    """Lower end of the interval; NaN where it is not known."""
+    high: float
+    """Upper end."""
+    color: str
+    """CSS colour."""
+    title: str
+    """Shown when the pointer rests on the dot."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +112,8 @@ def ticks(low: float, high: float, *, count: int = 5) -> list[float]:
 
 def line_chart(
     series: Sequence[Series], *, title: str, x_label: str, y_range: tuple[float, float] | None = None
-) -> str:
-    """Lines over a common x, with axes, grid and legend: an `<svg>` element.
+) -> Drawing:
+    """Lines over a common x, with axes, grid and legend.
 
     Args:
         series: the lines; at least one finite point among them.
@@ -99,76 +130,108 @@ def line_chart(
         across = LEFT + (x - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT)
         return across, HEIGHT - BOTTOM - (y - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM)
 
-    body = [_grid(ticks(x0, x1), ticks(y0, y1), place, x_label)]
+    marks = _grid(ticks(x0, x1), ticks(y0, y1), place, x_label)
     for line in series:
         for part in _runs(line):
-            path = " ".join(f"{a:.1f},{b:.1f}" for a, b in (place(x, y) for x, y in part))
             if len(part) == 1:
-                a, b = place(*part[0])
-                body.append(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="2.5" fill="{line.color}"/>')
+                x, y = place(*part[0])
+                marks.append(Dot(x=x, y=y, radius=2.5, color=line.color))
             else:
-                body.append(f'<polyline class="line" points="{path}" stroke="{line.color}"/>')
-    return _svg("".join(body), title=title) + legend({line.name: line.color for line in series})
+                marks.append(Line(points=[place(x, y) for x, y in part], color=line.color))
+    legend = {line.name: line.color for line in series}
+    return Drawing(width=WIDTH, height=HEIGHT, title=title, marks=marks, legend=legend)
 
 
 def scatter_chart(
-    points: Sequence[tuple[float, float]], *, colors: Sequence[str], names: Sequence[str], title: str
-) -> str:
-    """Points at equal scale in both directions, without axes (those of a t-SNE map mean nothing): an `<svg>`.
+    points: Sequence[tuple[float, float]],
+    *,
+    colors: Sequence[str],
+    names: Sequence[str],
+    title: str,
+    legend: Mapping[str, str] | None = None,
+) -> Drawing:
+    """Points at equal scale in both directions, without axes (those of a t-SNE map mean nothing).
+
+    The drawing has one dot for each point, the grey ones first, in the order of the points otherwise.
 
     Args:
         points: coordinates.
         colors: CSS colour of each.
         names: shown when the pointer rests on a point.
         title: for readers who do not see the chart.
+        legend: names with their colours.
     """
     xs, ys = [x for x, _ in points], [y for _, y in points]
     span = max(max(xs) - min(xs), max(ys) - min(ys)) or 1.0
     middle = (max(xs) + min(xs)) / 2, (max(ys) + min(ys)) / 2
-    side, margin = 440, 14
-    scale = (side - 2 * margin) / span
+    scale = (SIDE - 2 * MARGIN) / span
     radius = 4.5 if len(points) <= 300 else 3.2 if len(points) <= 1000 else 2.2
-    order = sorted(range(len(points)), key=lambda index: colors[index] != GREY)  # grey ones lie below
-    marks = []
-    for index in order:
-        x = side / 2 + (points[index][0] - middle[0]) * scale
-        y = side / 2 - (points[index][1] - middle[1]) * scale
-        marks.append(
-            f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="{radius}" fill="{colors[index]}">'
-            f"<title>{escape(names[index])}</title></circle>"
+    marks = [
+        Dot(
+            x=SIDE / 2 + (points[index][0] - middle[0]) * scale,
+            y=SIDE / 2 - (points[index][1] - middle[1]) * scale,
+            radius=radius,
+            color=colors[index],
+            title=names[index],
         )
-    return _svg("".join(marks), title=title, width=side, height=side)
+        for index in drawing_order(colors)
+    ]
+    return Drawing(width=SIDE, height=SIDE, title=title, marks=marks, legend=legend or {})
 
 
-def legend(colors: Mapping[str, str]) -> str:
-    """Names with their colours."""
-    entries = "".join(
-        f'<li><span class="key" style="background:{color}"></span>{escape(name)}</li>'
-        for name, color in colors.items()
-    )
-    return f'<ul class="legend">{entries}</ul>'
+def drawing_order(colors: Sequence[str]) -> list[int]:
+    """Which point each dot of `scatter_chart` is: grey ones lie below."""
+    return sorted(range(len(colors)), key=lambda index: colors[index] != GREY)
 
 
-def _svg(body: str, *, title: str, width: int = WIDTH, height: int = HEIGHT) -> str:
-    label = escape(title, quote=True)
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{body}</svg>'
+def interval_chart(rows: Mapping[str, Sequence[Bar]], *, title: str, x_label: str) -> Drawing:
+    """One row a name, and in it values with their intervals, one above the other.
+
+    Args:
+        rows: name of each row, and its bars; at least one bar in all.
+        title: for readers who do not see the chart.
+        x_label: under the axis.
+    """
+    bars = [bar for row in rows.values() for bar in row]
+    reach = [value for bar in bars for value in (bar.value, bar.low, bar.high) if math.isfinite(value)]
+    low, high = _padded(reach)
+    step = max(len(row) for row in rows.values()) * 13 + 12
+    left, bottom = 14 + 7.4 * max(map(len, rows)), TOP + step * len(rows)
+
+    def across(value: float) -> float:
+        return left + (value - low) / (high - low) * (WIDE - left - 40)
+
+    marks: list[Mark] = []
+    for value in ticks(low, high, count=7):
+        x = across(value)
+        marks.append(Line(points=[(x, TOP), (x, bottom)], kind="grid"))
+        marks.append(Words(x=x, y=bottom + 17, text=_number(value), anchor="middle"))
+    for place, (name, row) in enumerate(rows.items()):
+        top = TOP + step * place
+        marks.append(Words(x=left - 10, y=top + step / 2 + 4, text=name, kind="label", anchor="end"))
+        for index, bar in enumerate(row):
+            y = top + step / 2 + 13 * (index - (len(row) - 1) / 2)
+            if math.isfinite(bar.low) and math.isfinite(bar.high):
+                ends = [(across(bar.low), y), (across(bar.high), y)]
+                marks.append(Line(points=ends, color=bar.color, kind="whisker"))
+            marks.append(Dot(x=across(bar.value), y=y, radius=4.5, color=bar.color, title=bar.title))
+    marks.append(Words(x=(left + WIDE - 40) / 2, y=bottom + 34, text=x_label, kind="axis", anchor="middle"))
+    legend = {bar.name: bar.color for bar in bars}
+    return Drawing(width=WIDE, height=bottom + 42, title=title, marks=marks, legend=legend)
 
 
-def _grid(xs: Sequence[float], ys: Sequence[float], place: Place, x_label: str) -> str:
-    parts = []
+def _grid(xs: Sequence[float], ys: Sequence[float], place: Place, x_label: str) -> list[Mark]:
+    marks: list[Mark] = []
     for y in ys:
         _, b = place(xs[0], y)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{b:.1f}" y2="{b:.1f}"/>')
-        parts.append(_text(LEFT - 8, b + 4, _number(y), kind="tick", anchor="end"))
+        marks.append(Line(points=[(LEFT, b), (WIDTH - RIGHT, b)], kind="grid"))
+        marks.append(Words(x=LEFT - 8, y=b + 4, text=_number(y), anchor="end"))
     for x in xs:
         a, _ = place(x, ys[0])
-        parts.append(_text(a, HEIGHT - BOTTOM + 17, _number(x), kind="tick", anchor="middle"))
-    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 5, x_label, kind="axis", anchor="middle"))
-    return "".join(parts)
-
-
-def _text(x: float, y: float, words: str, *, kind: str, anchor: str) -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
+        marks.append(Words(x=a, y=HEIGHT - BOTTOM + 17, text=_number(x), anchor="middle"))
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    marks.append(Words(x=middle, y=HEIGHT - 5, text=x_label, kind="axis", anchor="middle"))
+    return marks
 
 
 def _runs(line: Series) -> list[list[tuple[float, float]]]:

@@ -1,15 +1,16 @@
-"""Nearest neighbours as rows of tiles, with film strips where the videos are at hand."""
+"""Nearest neighbours as rows of tiles that play, where the videos are at hand."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
 from scalefast.errors import DataError, MissingExtraError
-from scalefast.report.thumbnails import VideoFinder, film_strip
+from scalefast.report.thumbnails import VideoFinder
 
-__all__ = ["Strips", "Tile", "gallery"]
+__all__ = ["Pictures", "Tile", "gallery"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +25,20 @@ class Tile:
     """Whether that is the class of the query; None for the query itself."""
     similarity: float | None
     """Cosine; None for the query itself."""
+    remark: str = ""
+    """What else is to be said of it."""
 
 
-class Strips:
-    """Film strips by id, decoded when asked for, each once; counts what could not be had, and why."""
+class Pictures:
+    """Pictures by id, decoded when asked for, each once; counts what could not be had, and why.
 
-    def __init__(self, finder: VideoFinder) -> None:
-        self._finder = finder
+    Args:
+        finder: where the videos are.
+        make: from a file to a `data:` address.
+    """
+
+    def __init__(self, finder: VideoFinder, make: Callable[[Path], str]) -> None:
+        self._finder, self._picture = finder, make
         self._made: dict[str, str | None] = {}
         self.missing: list[str] = []
         """Ids of videos that were not found."""
@@ -51,7 +59,7 @@ class Strips:
             self.missing.append(video_id)
             return None
         try:
-            return film_strip(path)
+            return self._picture(path)
         except MissingExtraError as error:
             self.unavailable = str(error)
         except DataError as error:
@@ -107,7 +115,8 @@ def gallery(
 
 def _tile(tile: Tile, picture: str | None) -> str:
     name, title = escape(tile.name), escape(tile.id, quote=True)
-    image = f'<img src="{picture}" alt="frames of {title}">' if picture else ""
+    image = f'<div class="film"><img src="{picture}" alt="frames of {title}"></div>' if picture else ""
+    remark = f'<div class="remark">{escape(tile.remark)}</div>' if tile.remark else ""
     kind, head = "", ""
     if tile.same is not None and tile.similarity is not None:
         kind = " same" if tile.same else " other"
@@ -116,5 +125,5 @@ def _tile(tile: Tile, picture: str | None) -> str:
         head = f'<div class="head"><span class="mark">{sign}</span><span>{tile.similarity:.2f}</span></div>'
     return (
         f'<div class="tile{kind}">{image}{head}<div class="class">{name}</div>'
-        f'<div class="id" title="{title}">{escape(tile.id)}</div></div>'
+        f'<div class="id" title="{title}">{escape(tile.id)}</div>{remark}</div>'
     )

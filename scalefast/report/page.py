@@ -1,4 +1,4 @@
-"""The page: its sections in their order, and the words around them.
+"""The page: its sections in their order.
 
 It holds everything itself: style, drawings and pictures. It loads nothing, runs no script, and tells the
 browser so.
@@ -6,65 +6,33 @@ browser so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor
-
-from scalefast._version import __version__
-from scalefast.evaluation import Difference, Representations
+from scalefast._files import write_atomically
+from scalefast.evaluation import Difference
 from scalefast.evaluation._run import LoadedRun
-from scalefast.evaluation.data import class_labels, class_names, count_split
-from scalefast.evaluation.knn import center_and_normalize
-from scalefast.evaluation.results import Intervals
-from scalefast.report import sections
-from scalefast.report.gallery import Strips, Tile, gallery
-from scalefast.report.neighbours import Neighbours, find_neighbours, pick_queries
-from scalefast.report.projection import align, tsne
+from scalefast.evaluation.comparison import summary, verdict
+from scalefast.evaluation.data import count_split
+from scalefast.evaluation.results import Intervals, check_place
+from scalefast.report import figures, sections, words
+from scalefast.report.drawing import Drawing
+from scalefast.report.figures import write_figures
+from scalefast.report.findings import COMPARED, NEIGHBOURS, Findings
+from scalefast.report.origin import origin
 from scalefast.report.style import CSS
-from scalefast.report.thumbnails import VideoFinder
-
-if TYPE_CHECKING:
-    from scalefast.features import FeatureStore
+from scalefast.report.videos import Videos
 
 __all__ = ["Numbers", "Page"]
 
-NEIGHBOURS, QUERIES, MAP_POINTS = 5, 8, 1000
-"""Neighbours of a query, queries, and points of a map (t-SNE is quadratic in them)."""
-
-COMPARED = {"mean": "mean pooling", "ensemble": "SCALE (ensemble)"}
-"""What stands side by side in maps and neighbours."""
-
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """Content-Security-Policy: nothing from anywhere."""
-
-ABOUT_RESULTS = (
-    "Share of test videos whose class is found. Without SCALE one has mean pooling (the mean of the frozen "
-    "backbone's clip features), mean + std (their standard deviation beside it) and max pooling; untrained "
-    "is SCALE with the random weights that training started from. Ensemble puts the mean beside SCALE's "
-    "refined clips and CLS, as the paper does; recommended is the same with each part scaled to length 1. "
-    "All are measured on the same features, splits and probes. The model is that of the last epoch, and "
-    "nothing was chosen by test accuracy, but in a row that is called optimistic."
-)
-ABOUT_INTERVALS = (
-    " The last column compares SCALE's recommended representation with the best baseline on the same videos; "
-    "which baseline is best was seen on these videos too, which favours the baseline. Intervals hold 95% of "
-    "10,000 bootstrap draws of the test videos: where that of a difference holds 0, another draw could turn "
-    "the verdict round."
-)
-ABOUT_MAPS = (
-    "placed by t-SNE in the space in which k-NN votes: near points are similar videos, while the sizes of "
-    "clusters and the distances between them mean little. Colours are the classes, which neither the map nor "
-    "SCALE has seen. Rest the pointer on a point for its name."
-)
-ABOUT_NEIGHBOURS = (
-    "On the left a test video, the first of its class in the store, so not a chosen one. Beside it the "
-    "training videos nearest to it, with their cosine similarity in the space in which k-NN votes. ✓ the "
-    "same class, ✗ another."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,39 +53,33 @@ class Numbers:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """What the page is about; `html` draws it."""
+    """What the page is about; `html` draws it, `to_dict` says it."""
 
     run: LoadedRun
     """The model."""
-    train: FeatureStore
-    """Labelled training videos."""
-    test: FeatureStore
-    """Labelled test videos."""
-    train_vectors: Representations
-    """Of the training videos."""
-    test_vectors: Representations
-    """Of the test videos."""
+    findings: Findings
+    """The two splits, and what is found in them."""
     numbers: Numbers
     """The results."""
-    train_videos: VideoFinder
-    """Files of the training videos."""
-    test_videos: VideoFinder
-    """Files of the test videos."""
+    videos: Videos
+    """Pictures of them."""
     title: str
     """Heading."""
 
     def html(self) -> str:
         """The whole page."""
+        numbers, found = self.numbers, self.findings
         body = [
             f"<h1>{escape(self.title)}</h1>",
-            f'<p class="soft">{len(self.test):,} test videos, {len(self.train):,} training videos</p>',
-            sections.verdicts(self.numbers.accuracies, self.numbers.differences),
-            _bullets(self.numbers.notes),
+            f'<p class="soft">{len(found.test):,} test videos, {len(found.train):,} training videos</p>',
+            sections.verdicts(numbers.accuracies, numbers.differences),
+            _bullets(self.notes),
             self._results(),
-            f"<h2>Pretraining</h2>{sections.curves(self._log())}",
+            self._failures(),
             self._maps(),
             self._neighbours(),
-            self._origin(),
+            self._curves(),
+            f"<h2>Where this comes from</h2>{sections.facts(origin(self.run, found, numbers.settings))}",
         ]
         return (
             '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
@@ -128,15 +90,130 @@ class Page:
             + "\n</main></body></html>\n"
         )
 
+    def save(self, out: str | os.PathLike[str], *, figures: str | os.PathLike[str] | None = None) -> Path:
+        """Write the page, whole or not at all, and before it every drawing as PNG and SVG into `figures`."""
+        check_place(out)
+        if figures is not None:
+            write_figures(figures, self.drawings)
+        write_atomically(Path(out), self.html().encode())
+        return Path(out)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able: the numbers and sentences of the page, the coordinates of its maps, not its pictures."""
+        numbers = self.numbers
+        values = {
+            "title": self.title,
+            "summary": summary(numbers.differences),
+            "verdicts": {
+                name: verdict(name, row, numbers.differences.get(name))
+                for name, row in numbers.accuracies.items()
+            },
+            "notes": list(self.notes),
+            "accuracies": numbers.accuracies,
+            "intervals": numbers.intervals,
+            "differences": {name: vars(value) for name, value in numbers.differences.items()},
+            **self.findings.to_dict(),
+        }
+        return _without_nan(values)
+
+    @cached_property
+    def drawings(self) -> dict[str, Drawing]:
+        """All drawings of the page, by name."""
+        return {
+            **figures.intervals(self.numbers.accuracies, self.numbers.intervals),
+            **figures.matrix(self.findings),
+            **figures.maps(self.findings),
+            **figures.curves(self._log()),
+        }
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know: notes on the results, and where the pictures show something else."""
+        if not self.findings.comparable:
+            return self.numbers.notes
+        row = self.numbers.accuracies.get("knn", {})
+        remarks = [
+            f"Failures, confusions and neighbours are those of this one run, whose k-NN accuracy by {title} is "
+            f"{100 * near.accuracy:.1f}%; the results say {100 * row[name]:.1f}%, so they are of other runs too."
+            for (name, near), title in zip(self.findings.neighbours.items(), COMPARED.values(), strict=True)
+            if name in row and abs(row[name] - near.accuracy) > 1e-9
+        ]
+        return (*self.numbers.notes, *remarks[-1:])
+
     def _results(self) -> str:
-        counted = {"training": count_split(self.train), "test": count_split(self.test)}
-        about = ABOUT_RESULTS + (ABOUT_INTERVALS if self.numbers.differences else "")
+        counted = {"training": count_split(self.findings.train), "test": count_split(self.findings.test)}
+        numbers = self.numbers
+        drawing = self.drawings["intervals"]
         return (
             "<h2>Results</h2>"
-            + sections.results(self.numbers.accuracies, self.numbers.differences, self.numbers.intervals)
-            + _caption(about)
+            + f'<div class="wide">{sections.figure(drawing)}{sections.legend(drawing.legend)}</div>'
+            + sections.results(numbers.accuracies, numbers.differences, numbers.intervals)
+            + _caption(words.ABOUT_RESULTS + (words.ABOUT_INTERVALS if numbers.differences else ""))
             + sections.counts(counted)
         )
+
+    def _failures(self) -> str:
+        found = self.findings
+        if not found.comparable:
+            return ""
+        near, total = found.neighbours["recommended"], len(found.test)
+        shown = self.videos.gallery(found.failures, mistakes=True)
+        hidden = len(found.classes) - len(found.matrix[0])
+        some = f" The {len(found.matrix[0])} classes with most mistakes." if hidden else ""
+        return (
+            f"<h2>Failures first</h2><p>k-NN on SCALE's recommended representation is wrong about "
+            f"{len(near.wrong):,} of {total:,} test videos.</p>"
+            + sections.classes(found.classes, name=found.class_name)
+            + f'<div class="matrix">{sections.figure(self.drawings["confusion"])}</div>'
+            + _caption(words.ABOUT_MATRIX + some)
+            + (_caption(words.ABOUT_FAILURES) + shown if found.failures else "")
+        )
+
+    def _maps(self) -> str:
+        found = self.findings
+        drawn = {name: self.drawings[f"map-{name}"] for name in found.maps}
+        if not drawn:
+            return ""
+        tips, remarks = self.videos.tips()
+        pair = "".join(
+            sections.figure(drawing, heading=COMPARED[name], above=sections.spots(drawing, tips))
+            for name, drawing in drawn.items()
+        )
+        count, total = len(found.map_rows), len(found.test)
+        which = f"{count:,} of {total:,} test videos" if count < total else "The test videos"
+        return (
+            f'<h2>Map of the test videos, before and after</h2><div class="pair map">{pair}</div>'
+            + sections.legend(next(iter(drawn.values())).legend)
+            + _caption(f"{which}, {words.ABOUT_MAPS}")
+            + _bullets(remarks)
+        )
+
+    def _neighbours(self) -> str:
+        found = self.findings
+        if not found.comparable:
+            return ""
+        shares = ", ".join(
+            f"{title} {100 * found.neighbours[name].share_of_class(nearest=NEIGHBOURS):.1f}%"
+            for name, title in COMPARED.items()
+        )
+        return (
+            f"<h2>Nearest neighbours</h2><p>Of the {min(NEIGHBOURS, len(found.known))} nearest training videos "
+            f"of every test video, the share that is of its class: {shares}.</p>"
+            + _caption(words.ABOUT_NEIGHBOURS)
+            + self.videos.gallery(found.queries)
+            + _bullets(self.videos.remarks())
+        )
+
+    def _curves(self) -> str:
+        drawn = {name: self.drawings[name] for name in figures.GROUPS if name in self.drawings}
+        if not drawn:
+            missing = "No log: the model comes from no run folder, or the run logged nothing."
+            return f'<h2>Pretraining</h2><p class="soft">{missing}</p>'
+        charts = "".join(
+            f"<div>{sections.figure(drawing, heading=figures.GROUPS[name][0])}{sections.legend(drawing.legend)}</div>"
+            for name, drawing in drawn.items()
+        )
+        return f'<h2>Pretraining</h2><div class="pair">{charts}</div>'
 
     def _log(self) -> list[dict[str, Any]]:
         if self.run.record is None:
@@ -145,126 +222,20 @@ class Page:
 
         return load_run(self.run.name).log()
 
-    def _maps(self) -> str:
-        count = min(len(self.test), MAP_POINTS)
-        rows = torch.linspace(0, len(self.test) - 1, count).round().long().unique()
-        if len(rows) < 2:
-            return ""
-        labels = class_labels(self.test)[rows].tolist()
-        placed: list[Tensor] = []
-        for name in COMPARED:
-            vectors = center_and_normalize(self.test_vectors[name]).cpu()[rows]
-            points = tsne(vectors)
-            # Neither turn nor mirror image means anything, so the second map is turned like the first.
-            placed.append(align(points, to=placed[0]) if placed else points)
-        figures = {
-            title: [(x, y) for x, y in points.tolist()]
-            for title, points in zip(COMPARED.values(), placed, strict=True)
-        }
-        some = f"{len(rows):,} of {len(self.test):,} test videos"
-        which = some if len(rows) < len(self.test) else "The test videos"
-        drawn = sections.maps(
-            figures,
-            labels=labels,
-            names={label: self._class(label) for label in set(labels)},
-            ids=[self.test.ids[row] for row in rows.tolist()],
-        )
-        return f"<h2>Map of the test videos, before and after</h2>{drawn}{_caption(f'{which}, {ABOUT_MAPS}')}"
 
-    def _neighbours(self) -> str:
-        known, asked = class_labels(self.train), class_labels(self.test)
-        if min(len(known), len(asked)) < 2:
-            return ""
-        found = {
-            title: find_neighbours(
-                self.train_vectors[name], known, self.test_vectors[name], asked, k=NEIGHBOURS
-            )
-            for name, title in COMPARED.items()
-        }
-        strips = Strips(self.test_videos), Strips(self.train_videos)
-        queries = [
-            (
-                Tile(id=self.test.ids[row], name=self._class(int(asked[row])), same=None, similarity=None),
-                [(title, self._tiles(near, row)) for title, near in found.items()],
-            )
-            for row in pick_queries(asked, count=QUERIES)
-        ]
-        drawn = gallery(queries, query_strip=strips[0], strip=strips[1])
-        shares = ", ".join(f"{title} {100 * near.share_of_class:.1f}%" for title, near in found.items())
-        remarks = [text for strip in strips for text in strip.remarks()]
-        return (
-            f"<h2>Nearest neighbours</h2><p>Of the {min(NEIGHBOURS, len(known))} nearest training videos of "
-            f"every test video, the share that is of its class: {shares}.</p>"
-            + _caption(ABOUT_NEIGHBOURS)
-            + _bullets(tuple(dict.fromkeys(remarks)))
-            + drawn
-        )
-
-    def _tiles(self, near: Neighbours, row: int) -> list[Tile]:
-        known, label = class_labels(self.train), int(class_labels(self.test)[row])
-        return [
-            Tile(
-                id=self.train.ids[index],
-                name=self._class(int(known[index])),
-                same=int(known[index]) == label,
-                similarity=similarity,
-            )
-            for index, similarity in zip(near.rows[row].tolist(), near.similarity[row].tolist(), strict=True)
-        ]
-
-    def _class(self, label: int) -> str:
-        names = class_names(self.train, self.test)
-        return names[label] if names is not None and label < len(names) else f"class {label}"
-
-    def _origin(self) -> str:
-        config = (self.run.record or {}).get("config", {})
-        keys = ("epochs", "batch_size", "views", "learning_rate", "weight_decay", "seed", "precision")
-        penalties = {
-            f"L2 penalty, {protocol}": ", ".join(f"{name} {row['l2']:.2g}" for name, row in settings.items())
-            for protocol, settings in self.numbers.settings.items()
-            if all("l2" in row for row in settings.values())
-        }
-        known = {
-            "run": self.run.name,
-            "training store": self.train.path,
-            "test store": self.test.path,
-            "model": _pairs(self.run.model.config()),
-            "weights (sha256)": self.run.weights_hash,
-            "pretraining": _pairs({key: config[key] for key in keys if key in config}),
-            "backbone": _backbone(self.test),
-            "training clips": _clips(self.train),
-            "test clips": _clips(self.test),
-            "k-NN": "k 20, temperature 0.07, each split centred by its own mean",
-            **penalties,
-            "scalefast": __version__,
-        }
-        return f"<h2>Where this comes from</h2>{sections.facts(known)}"
+def _without_nan(value: Any) -> Any:
+    """Nested dicts and sequences with None for numbers that JSON does not have: intervals that are not known."""
+    if isinstance(value, Mapping):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _caption(text: str) -> str:
     return f'<p class="caption">{escape(text)}</p>'
 
 
-def _bullets(texts: tuple[str, ...]) -> str:
-    items = "".join(f"<li>{escape(text)}</li>" for text in texts)
+def _bullets(texts: Iterable[str]) -> str:
+    items = "".join(f"<li>{escape(text)}</li>" for text in dict.fromkeys(texts))
     return f'<ul class="notes">{items}</ul>' if items else ""
-
-
-def _pairs(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in values.items())
-
-
-def _backbone(store: FeatureStore) -> str:
-    made_with = store.provenance.get("backbone")
-    if not isinstance(made_with, dict):
-        return f"{made_with or 'not recorded'}, {store.feature_dim} dimensions"
-    weights = str(made_with.get("weights_hash", "not recorded"))[:16]
-    return f"{made_with.get('name')}, {store.feature_dim} dimensions, weights {weights}"
-
-
-def _clips(store: FeatureStore) -> str:
-    recipe = store.provenance.get("recipe")
-    if isinstance(recipe, dict):
-        return _pairs(recipe)
-    low, high = int(store.lengths.min()), int(store.lengths.max())
-    return f"{low} a video" if low == high else f"{low} to {high} a video"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -18,9 +18,10 @@ from scalefast.evaluation.comparison import (
 )
 from scalefast.evaluation.data import SplitCounts
 from scalefast.evaluation.results import Accuracies, Intervals
-from scalefast.report.charts import GREY, PALETTE, Series, legend, line_chart, scatter_chart
+from scalefast.report.drawing import Dot, Drawing
+from scalefast.report.failures import ClassRow
 
-__all__ = ["class_colors", "counts", "curves", "facts", "maps", "results", "verdicts"]
+__all__ = ["classes", "counts", "facts", "figure", "legend", "results", "spots", "verdicts"]
 
 COLUMN_NAMES = {
     "mean": "mean pooling",
@@ -38,13 +39,8 @@ COLUMN_NAMES = {
     "random_clip_cls": "untrained [clip, CLS]",
     "clip_cls": "[clip, CLS]",
 }
-CURVES = {
-    "loss": ("total", "#1d2530"),
-    "mcm_loss": ("masked clips (MCM)", "#d9702b"),
-    "set_loss": ("sets (SET)", "#3b6fb6"),
-    "mcm_accuracy": ("masked clips (MCM)", "#d9702b"),
-    "set_accuracy": ("sets (SET)", "#3b6fb6"),
-}
+CLASS_ROWS = 15
+"""Classes of the table."""
 
 
 def verdicts(accuracies: Accuracies, differences: Mapping[str, Difference]) -> str:
@@ -58,7 +54,7 @@ def verdicts(accuracies: Accuracies, differences: Mapping[str, Difference]) -> s
         text = verdict(protocol, row, difference)
         items.append(f'<li class="{kind}">{escape(text)}</li>')
     text = summary(differences)
-    whole = f"<p><strong>{escape(text)}</strong></p>" if text else ""
+    whole = f'<p class="summary">{escape(text)}</p>' if text else ""
     return f'{whole}<ul class="verdict">{"".join(items)}</ul>'
 
 
@@ -105,9 +101,8 @@ def _gap(row: Mapping[str, float], difference: Difference | None) -> str:
     gap = f"{100 * (row[our_column(row)] - row[best_baseline(row)]):+.1f}"
     if difference is None or not math.isfinite(difference.low):
         return gap
-    return (
-        f'{gap} <span class="interval">({100 * difference.low:+.1f} to {100 * difference.high:+.1f})</span>'
-    )
+    ends = f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
+    return f'{gap}<br><span class="interval">{ends}</span>'
 
 
 def counts(splits: Mapping[str, SplitCounts]) -> str:
@@ -123,74 +118,57 @@ def counts(splits: Mapping[str, SplitCounts]) -> str:
     return f'<div class="scroll">{table}</div>'
 
 
-def curves(log: Sequence[Mapping[str, Any]]) -> str:
-    """Losses and accuracies of pretraining, from the lines of log.jsonl."""
-    lines = [line for line in log if isinstance(line.get("step"), int)]
-    groups = {
-        "Loss": ("loss", "mcm_loss", "set_loss"),
-        "Accuracy of the two tasks": ("mcm_accuracy", "set_accuracy"),
-    }
-    figures = []
-    for title, names in groups.items():
-        series = [
-            Series(
-                name=CURVES[name][0],
-                x=[line["step"] for line in lines],
-                y=[
-                    float(line[name]) if isinstance(line.get(name), int | float) else math.nan
-                    for line in lines
-                ],
-                color=CURVES[name][1],
-            )
-            for name in names
-        ]
-        series = [one for one in series if any(map(math.isfinite, one.y))]
-        if series:
-            span = (0.0, 1.0) if title != "Loss" else None
-            chart = line_chart(series, title=f"{title} by step", x_label="step", y_range=span)
-            figures.append(f"<figure><h3>{title}</h3>{chart}</figure>")
-    if not figures:
-        return '<p class="soft">No log: the model comes from no run folder, or the run logged nothing.</p>'
-    return f'<div class="pair">{"".join(figures)}</div>'
+def classes(rows: Sequence[ClassRow], *, name: Callable[[int], str]) -> str:
+    """A row a class, the worst first."""
+    titles = ("class", "test videos", "right with SCALE", "with mean pooling")
+    head = "".join(f"<th>{title}</th>" for title in titles) + '<th class="words">most often taken for</th>'
+    body = []
+    for row in rows[:CLASS_ROWS]:
+        other = "" if row.taken_for is None else f"{escape(name(row.taken_for))} ({row.times})"
+        shares = (f"<td>{100 * n / row.videos:.0f}% ({n})</td>" for n in (row.right, row.right_before))
+        body.append(
+            f"<tr><td>{escape(name(row.label))}</td><td>{row.videos:,}</td>{''.join(shares)}"
+            f'<td class="words">{other}</td></tr>'
+        )
+    more = len(rows) - CLASS_ROWS
+    rest = f'<p class="caption">And {more} classes that do better.</p>' if more > 0 else ""
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    return f'<div class="scroll">{table}</div>{rest}'
 
 
-def class_colors(labels: Sequence[int], names: Mapping[int, str]) -> tuple[dict[int, str], dict[str, str]]:
-    """Colours of the classes, and the legend. With more classes than colours the most frequent ones have
-    one."""
-    frequency = {label: labels.count(label) for label in sorted(set(labels))}
-    ranked = sorted(frequency, key=lambda label: (-frequency[label], label))
-    shown = sorted(ranked[: len(PALETTE)])
-    colors = dict.fromkeys(frequency, GREY) | dict(zip(shown, PALETTE, strict=False))
-    key = {names[label]: colors[label] for label in shown}
-    if len(frequency) > len(shown):
-        key[f"{len(frequency) - len(shown)} other classes"] = GREY
-    return colors, key
+def figure(drawing: Drawing, *, heading: str = "", above: str = "") -> str:
+    """A drawing with its legend; `above` is HTML that lies over it."""
+    title = f"<h3>{escape(heading)}</h3>" if heading else ""
+    return f'<figure>{title}<div class="sheet">{drawing.svg()}{above}</div></figure>'
 
 
-def maps(
-    figures: Mapping[str, Sequence[tuple[float, float]]],
-    *,
-    labels: Sequence[int],
-    names: Mapping[int, str],
-    ids: Sequence[str],
-) -> str:
-    """Maps of the same videos side by side, coloured by class.
+def legend(colors: Mapping[str, str]) -> str:
+    """Names with their colours."""
+    entries = "".join(
+        f'<li><span class="key" style="background:{color}"></span>{escape(name)}</li>'
+        for name, color in colors.items()
+    )
+    return f'<ul class="legend">{entries}</ul>'
+
+
+def spots(drawing: Drawing, tips: Sequence[str]) -> str:
+    """Invisible places over the dots of a map that show a tip (HTML) under the pointer, without a script.
 
     Args:
-        figures: title of each map, and its points.
-        labels: class of each point.
-        names: of the classes.
-        ids: of the videos.
+        drawing: its marks are dots.
+        tips: of each dot, in their order; empty where there is none.
     """
-    colors, key = class_colors(labels, names)
-    hover = [f"{names[label]}: {name}" for label, name in zip(labels, ids, strict=True)]
-    drawn = [
-        f"<figure><h3>{escape(title)}</h3>"
-        + scatter_chart(points, colors=[colors[label] for label in labels], names=hover, title=title)
-        + "</figure>"
-        for title, points in figures.items()
-    ]
-    return f'<div class="pair map">{"".join(drawn)}</div>{legend(key)}'
+    parts = []
+    for mark, tip in zip(drawing.marks, tips, strict=True):
+        assert isinstance(mark, Dot)
+        if tip:
+            left, top = 100 * mark.x / drawing.width, 100 * mark.y / drawing.height
+            sides = ("right" if left > 60 else "left", "up" if top > 60 else "down")
+            parts.append(
+                f'<span class="spot" style="left:{left:.2f}%;top:{top:.2f}%">'
+                f'<span class="tip {" ".join(sides)}">{tip}</span></span>'
+            )
+    return "".join(parts)
 
 
 def facts(values: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Small film strips of videos, as images inside the page.
+"""Small pictures of videos, as images inside the page: film strips that play, and stills.
 
 Legend: `T` frames, `S` pixels a side.
 """
@@ -19,13 +19,13 @@ from scalefast.errors import DataError, InputError, require
 if TYPE_CHECKING:
     from scalefast.video import ClipSpec, VideoMeta
 
-__all__ = ["VideoFinder", "film_strip"]
+__all__ = ["FRAMES", "VideoFinder", "film_strip", "still"]
 
-FRAMES, SIDE = 3, 96
+FRAMES, SIDE = 12, 112
 """Frames of a strip, and their side in pixels."""
 
 LOOK_AHEAD = 900
-"""Frames of a video among which the strip chooses: a file is decoded from its beginning up to them."""
+"""Frames of a video among which a picture chooses: a file is decoded from its beginning up to them."""
 
 
 class VideoFinder:
@@ -71,31 +71,42 @@ class VideoFinder:
 
 
 def film_strip(path: Path) -> str:
-    """Frames from the beginning, middle and end of a video, side by side, as a `data:` address of a JPEG.
+    """`FRAMES` frames, evenly spread from the beginning to the end of a video, side by side, as a `data:`
+    address of a JPEG.
 
     Raises:
         DataError: the file cannot be decoded. MissingExtraError: PyAV is not installed.
     """
+    return _picture(path, frames=FRAMES)
+
+
+def still(path: Path) -> str:
+    """The middle frame of a video, as `film_strip` gives its frames."""
+    return _picture(path, frames=1)
+
+
+def _picture(path: Path, *, frames: int) -> str:
     require("av", extra="video", needed_for="thumbnails in a report")
     from scalefast.video import ShortDecodeError, decode_clips, probe
 
     meta = probe(path)
     try:
-        frames = decode_clips(path, [_spec(meta)])[0]
+        clip = decode_clips(path, [_spec(meta, frames)])[0]
     except ShortDecodeError as error:  # the container promised more frames than there are
         if not error.frames:
             raise
-        frames = decode_clips(path, [_spec(replace(meta, num_frames=error.frames))])[0]
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg(np.concatenate(list(frames), axis=1))).decode()
+        clip = decode_clips(path, [_spec(replace(meta, num_frames=error.frames), frames)])[0]
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg(np.concatenate(list(clip), axis=1))).decode()
 
 
-def _spec(meta: VideoMeta) -> ClipSpec:
-    """Frames at 1/6, 3/6 and 5/6 of the video (or of its beginning), the largest central square of each."""
+def _spec(meta: VideoMeta, frames: int) -> ClipSpec:
+    """The middles of as many equal parts of the video (or of its beginning), the largest central square of
+    each."""
     from scalefast.video import ClipSpec
 
     square = min(meta.height, meta.width)
     span = min(meta.num_frames, LOOK_AHEAD)
-    places = tuple((2 * index + 1) * span // (2 * FRAMES) for index in range(FRAMES))
+    places = tuple((2 * index + 1) * span // (2 * frames) for index in range(frames))
     return ClipSpec(
         frames=places,
         box=((meta.height - square) / 2, (meta.width - square) / 2, square, square),
@@ -115,7 +126,7 @@ def jpeg(image: np.ndarray) -> bytes:
     encoder: Any = av.CodecContext.create("mjpeg", "w")
     encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, "yuvj420p"
     encoder.time_base = Fraction(1, 25)
-    encoder.options = {"qmin": "4", "qmax": "4"}
+    encoder.options = {"qmin": "5", "qmax": "5"}
     packets = [*encoder.encode(frame.reformat(format="yuvj420p")), *encoder.encode(None)]
     if not packets:
         raise DataError("a thumbnail could not be encoded")

@@ -19,16 +19,25 @@ from scalefast.report.charts import (
     RIGHT,
     TOP,
     WIDTH,
+    Bar,
     Series,
+    drawing_order,
+    interval_chart,
     line_chart,
     scatter_chart,
     ticks,
 )
-from scalefast.report.sections import class_colors
+from scalefast.report.drawing import Box, Dot, Drawing, Line, Words
+from scalefast.report.figures import class_colors
+from scalefast.report.matrix import matrix_chart
 
 
-def parse(markup: str) -> ElementTree.Element:
-    return ElementTree.fromstring(f"<div>{markup}</div>")
+def parse(drawing: Drawing) -> ElementTree.Element:
+    return ElementTree.fromstring(f"<div>{drawing.svg()}</div>")
+
+
+def line_of(drawn: ElementTree.Element) -> list[ElementTree.Element]:
+    return drawn.findall(".//polyline[@class='line']")
 
 
 @given(low=st.floats(-1e6, 1e6), span=st.floats(1e-3, 1e6))
@@ -52,7 +61,7 @@ def test_ticks_of_a_range_of_nothing() -> None:
 def test_line_goes_through_its_points() -> None:
     line = Series(name="a", x=[0, 10, 20], y=[0.0, 0.5, 1.0], color="#123456")
     drawn = parse(line_chart([line], title="t", x_label="step", y_range=(0.0, 1.0)))
-    points = drawn.find(".//polyline").get("points").split()
+    points = line_of(drawn)[0].get("points").split()
     places = [tuple(map(float, point.split(","))) for point in points]
     middle = ((LEFT + WIDTH - RIGHT) / 2, (TOP + HEIGHT - BOTTOM) / 2)
     assert places[0] == pytest.approx((LEFT, HEIGHT - BOTTOM))
@@ -64,7 +73,7 @@ def test_line_goes_through_its_points() -> None:
 def test_gaps_interrupt_a_line_and_single_points_are_dots() -> None:
     line = Series(name="a", x=[0, 1, 2, 3, 4], y=[1.0, 2.0, math.nan, 3.0, math.inf], color="#123456")
     drawn = parse(line_chart([line], title="t", x_label="x"))
-    assert len(drawn.findall(".//polyline")) == 1
+    assert len(line_of(drawn)) == 1
     assert len(drawn.findall(".//circle")) == 1
 
 
@@ -73,7 +82,7 @@ def test_flat_short_and_wide_lines_stay_on_the_paper(y: list[float]) -> None:
     drawn = parse(
         line_chart([Series(name="a", x=list(range(len(y))), y=y, color="#1")], title="", x_label="")
     )
-    for element in drawn.iter("polyline"):
+    for element in line_of(drawn):
         for point in element.get("points").split():
             across, down = map(float, point.split(","))
             assert LEFT <= across <= WIDTH - RIGHT
@@ -111,3 +120,54 @@ def test_beyond_the_palette_the_rarest_classes_are_grey() -> None:
     assert [label for label, color in colors.items() if color == GREY] == [0, 1, 2, 3, 4]
     assert len({colors[label] for label in range(5, 25)}) == len(PALETTE) == 20
     assert key["5 other classes"] == GREY
+
+
+def test_grey_points_lie_below_the_others() -> None:
+    colors = ["#1", GREY, "#2", GREY]
+    assert drawing_order(colors) == [1, 3, 0, 2]
+    drawing = scatter_chart([(0, 0), (1, 1), (2, 0), (3, 1)], colors=colors, names=list("abcd"), title="")
+    assert [mark.title for mark in drawing.marks] == ["b", "d", "a", "c"]
+
+
+def test_intervals_are_where_their_numbers_are() -> None:
+    bars = [
+        Bar(name="SCALE", value=50.0, low=40.0, high=60.0, color="#1", title="a"),
+        Bar(name="other", value=40.0, low=math.nan, high=math.nan, color="#2", title="b"),
+    ]
+    drawing = interval_chart({"k-NN": bars}, title="t", x_label="%")
+    dots = {mark.title: mark for mark in drawing.marks if isinstance(mark, Dot)}
+    (whisker,) = [mark for mark in drawing.marks if isinstance(mark, Line) and mark.kind == "whisker"]
+    grid = {
+        float(words.text): words.x
+        for words in drawing.marks
+        if isinstance(words, Words) and words.text.replace(".", "").isdigit()
+    }
+    assert dots["b"].x == pytest.approx(whisker.points[0][0])
+    assert dots["a"].x == pytest.approx((whisker.points[0][0] + whisker.points[1][0]) / 2)
+    assert grid[50] == pytest.approx(dots["a"].x) and grid[40] == pytest.approx(dots["b"].x)
+    assert drawing.legend == {"SCALE": "#1", "other": "#2"}
+    assert all(0 <= mark.x <= drawing.width for mark in dots.values())
+
+
+def test_matrix_counts_and_shades() -> None:
+    counts = [[3, 1, 0], [0, 0, 4], [0, 0, 0]]
+    drawing = matrix_chart(counts, names=["a", "b & c", "never"], title="")
+    boxes = [mark for mark in drawing.marks if isinstance(mark, Box)]
+    assert [box.title for box in boxes[:3]] == [
+        "a: 3 of 4 taken for a",
+        "a: 1 of 4 taken for b & c",
+        "a: 0 of 4 taken for never",
+    ]
+    shown = [mark.text for mark in drawing.marks if isinstance(mark, Words) and mark.kind.startswith("count")]
+    assert shown == ["3", "1", "4"]
+    strength = [int(box.color[3:5], 16) for box in boxes]  # green: the less, the stronger the shade
+    assert strength[5] < strength[1] < strength[2] == strength[6]
+    assert all(box.x >= 0 and box.x + box.width <= drawing.width for box in boxes)
+    assert len(parse(drawing).findall(".//rect")) == 9
+
+
+@pytest.mark.parametrize("classes", [1, 2, 40])
+def test_matrix_of_any_size_fits_its_sheet(classes: int) -> None:
+    drawing = matrix_chart([[1] * classes] * classes, names=["n" * 50] * classes, title="")
+    for mark in drawing.marks:
+        assert 0 <= mark.x <= drawing.width and 0 <= mark.y <= drawing.height

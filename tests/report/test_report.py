@@ -99,9 +99,8 @@ def test_numbers_and_verdict_are_those_of_the_evaluation(page: str, case: Any) -
     for sentence in results.verdict():
         assert sentence in sentences
     for difference in results.differences.values():
-        assert f"({100 * difference.low:+.1f} to {100 * difference.high:+.1f})" in " ".join(
-            reader.words("span")
-        )
+        assert f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}" in reader.words("span")
+    assert reader.words("p")[1] == results.summary()
     headings = reader.words("th")
     start = headings.index("without SCALE")
     expected = [
@@ -129,11 +128,12 @@ def test_counts_curves_maps_and_provenance_are_there(page: str, case: Any) -> No
         "training", *["not recorded"] * 3, "30", "480", "3",
     ]  # fmt: skip
     dots = [a for tag, a in reader.tags if tag == "circle" and a.get("class") == "dot"]
-    assert len(dots) == 2 * len(case.test)
-    assert len({dot["fill"] for dot in dots}) == 3
+    assert len(dots) == 2 * len(case.test) + 2 * len(("knn", "linear"))
+    spots = [a for tag, a in reader.tags if tag == "span" and a.get("class") == "spot"]
+    assert len(spots) == 2 * len(case.test)
     hover = reader.words("title")
     assert f"jump & run: {case.test.ids[1]}" in hover
-    lines = [a for tag, a in reader.tags if tag == "polyline"]
+    lines = [a for tag, a in reader.tags if tag == "polyline" and a["class"] == "line"]
     assert [len(line["points"].split()) for line in lines] == [4] * 5
     facts = dict(zip(reader.words("dt"), reader.words("dd"), strict=True))
     assert facts["run"] == str(case.run)
@@ -142,16 +142,21 @@ def test_counts_curves_maps_and_provenance_are_there(page: str, case: Any) -> No
     assert facts["test clips"] == "16 a video"
 
 
-def test_neighbours_have_thumbnails_or_say_why_not(page: str) -> None:
+def test_neighbours_play_or_say_why_not(page: str, case: Any) -> None:
     reader = Reader(page)
     images = [a for tag, a in reader.tags if tag == "img"]
+    films = [a for a in images if a["alt"]]
     tiles = [a["class"] for tag, a in reader.tags if tag == "div" and str(a.get("class")).startswith("tile")]
-    assert len(tiles) == 3 + 3 * 2 * 5
-    assert len(images) == len(tiles) - 2
+    failures = reader.text.count(("h2", "Failures first")) and len(
+        [text for text in reader.words("div") if text.startswith("taken for ")]
+    )
+    assert len(tiles) == (failures + 3) * (1 + 2 * 5)
+    lost = [text for text in reader.words("div") if text in ("test/00.mp4", "test/01.mp4")]
+    assert len(lost) >= 2 and len(films) == len(tiles) - len(lost)
+    assert len(images) - len(films) == 2 * (len(case.test) - 2), "each map has a still of every other video"
     remarks = " ".join(reader.words("li"))
-    assert (
-        "No thumbnails of 1 of these 3 videos: the files were not found (for example 'test/00.mp4')"
-        in remarks
+    assert re.search(
+        r"No thumbnails of 1 of these \d+ videos: the files were not found .*'test/00\.mp4'", remarks
     )
     assert re.search(r"1 of these videos could not be decoded \(for example .*01\.mp4: unreadable", remarks)
     assert {"tile same", "tile other", "tile"} >= set(tiles)
@@ -162,7 +167,9 @@ def test_neighbours_are_nearest_and_their_share_is_right() -> None:
     test = torch.tensor([[2.0, 0.2], [-2, -0.2]]).double()
     found = find_neighbours(train, torch.tensor([0, 0, 1, 1]), test, torch.tensor([0, 0]), k=2)
     assert found.rows.tolist() == [[0, 1], [2, 3]]
-    assert found.share_of_class == 0.5
+    assert found.share_of_class(nearest=2) == found.share_of_class(nearest=1) == 0.5
+    assert found.predicted.tolist() == [0, 1] and found.wrong == [1]
+    assert found.support.tolist() == pytest.approx([1, 0])
     assert found.similarity[0, 0].item() == pytest.approx(2 / (4 + 0.04) ** 0.5)
 
 
@@ -184,7 +191,8 @@ def test_without_videos_the_page_says_so(case: Any, tmp_path: Path) -> None:
     out = report(case.run, train=case.train, test=case.test, out=tmp_path / "r.html", device="cpu")
     reader = Reader(out.read_text())
     told = [text for text in reader.words("li") if "thumbnails" in text]
-    assert told == ["No thumbnails: the videos were not given to the report (--videos, --train-videos)."]
+    message = "No thumbnails: the videos were not given to the report (--videos, --train-videos)."
+    assert told == [message, message], "under the map and under the neighbours"
     assert not [tag for tag, _ in reader.tags if tag == "img"]
 
 
@@ -207,6 +215,10 @@ def test_averaged_results_have_no_interval(case: Any, tmp_path: Path) -> None:
     assert reader.words("h1") == ["Three seeds"]
     assert "+15.0" in reader.words("td")
     assert "95% interval" not in out.read_text()
+    assert any(
+        text.startswith("Failures, confusions and neighbours are those of this one run")
+        for text in reader.words("li")
+    )
 
 
 def test_model_without_a_run_has_no_curves(case: Any, tmp_path: Path) -> None:
@@ -239,6 +251,14 @@ def test_verb_writes_the_page(case: Any, tmp_path: Path, capsys: pytest.CaptureF
     assert main([*words, "--out", str(out), "--videos", str(case.videos), "--title", "Mine"]) == 0
     assert str(out) in capsys.readouterr().out
     assert Reader(out.read_text()).words("h1") == ["Mine"]
+    assert main([*words, "--out", str(out), "--json", "--figures", str(tmp_path / "figures")]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["title"] == "SCALE against mean pooling: run"
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {
+        f"{name}.{ending}"
+        for name in ("intervals", "confusion", "map-mean", "map-recommended", "loss", "tasks")
+        for ending in ("svg", "png")
+    }
     (tmp_path / "bad.json").write_text(json.dumps({"knn": 1}))
     assert main([*words, "--out", str(out), "--results", str(tmp_path / "bad.json")]) == 2
     assert "field 'knn': expected" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Film strips, and where videos are looked for."""
+"""Film strips and stills, and where videos are looked for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from scalefast.errors import DataError, InputError
-from scalefast.report.thumbnails import FRAMES, SIDE, VideoFinder, film_strip, jpeg
+from scalefast.report.thumbnails import FRAMES, SIDE, VideoFinder, film_strip, jpeg, still
 
 
 def picture(address: str) -> np.ndarray:
@@ -22,13 +22,18 @@ def picture(address: str) -> np.ndarray:
         return next(file.decode(video=0)).to_ndarray(format="rgb24")
 
 
-def test_strip_shows_beginning_middle_and_end(case: Any) -> None:
-    """The frames brighten: 12 frames, of which 2, 6 and 10 are shown; the stripe at the left is cut off in
-    part."""
+def test_strip_shows_the_video_from_beginning_to_end(case: Any) -> None:
+    """The frames brighten: all 12 are shown, in their order; the stripe at the left is cut off in part."""
     strip = picture(film_strip(case.videos / "train" / "03.mp4"))
     assert strip.shape == (SIDE, FRAMES * SIDE, 3)
     right = [strip[:, (index + 1) * SIDE - 20 : (index + 1) * SIDE - 4].mean() for index in range(FRAMES)]
-    np.testing.assert_allclose(right, [255 * frame // 12 for frame in (2, 6, 10)], atol=8)
+    np.testing.assert_allclose(right, [255 * frame // 12 for frame in range(12)], atol=8)
+
+
+def test_still_is_the_middle_of_the_video(case: Any) -> None:
+    image = picture(still(case.videos / "train" / "03.mp4"))
+    assert image.shape == (SIDE, SIDE, 3)
+    assert image[:, SIDE - 20 : SIDE - 4].mean() == pytest.approx(255 * 6 // 12, abs=8)
 
 
 def test_strip_is_the_same_every_time(case: Any) -> None:
