@@ -161,7 +161,7 @@ class SCALEPretraining(nn.Module):
             capacity = kernels.default_capacity(mask.numel(), probability=self.mask_ratio)
         else:
             unit = max(1, mask.numel() // 32)
-            capacity = -(-int(mask.sum()) // unit) * unit
+            capacity = max(-(-int(mask.sum()) // unit), 1) * unit  # a small batch may have no masked clip
         rows, index, count = kernels.gather_masked(clips, mask, capacity=capacity)
         candidates = features.flatten(0, 1).to(self.model.cls_token.dtype)
         if lengths is not None:  # padding is no candidate

@@ -235,3 +235,15 @@ def test_rows_of_the_mcm_loss_come_in_few_sizes():
         assert not losses.overflow
     assert len(set(seen)) <= 3
     assert all(rows % 32 == 0 and 200 <= rows <= 350 for rows in seen)
+
+
+def test_a_batch_without_a_masked_clip_trains_on_its_sets_alone():
+    """Small batches meet one now and then: no MCM loss and no gradient of its head, but a SET loss."""
+    model = scalefast.SCALE(feature_dim=8, hidden_dim=32, num_layers=1)
+    task = scalefast.SCALEPretraining(model, head_dim=32, target_dim=32)
+    features, positions = torch.randn(2, 2, 3, 8), torch.rand(2, 2, 3, 7)
+    losses = task(features, positions, mask=torch.zeros(2, 2, 3, dtype=torch.bool))
+    losses.loss.backward()
+    assert losses.mcm_loss == 0 and losses.mcm_accuracy == 0 and losses.set_loss > 0
+    assert all(p.grad is None or not p.grad.any() for p in task.prediction_head.parameters())
+    assert any(p.grad is not None and p.grad.any() for p in task.model.parameters())
