@@ -6,6 +6,7 @@
     checkpoints/            the last two states to resume from
     config.json, model.safetensors        the aggregator, for SCALE.from_pretrained
     pretraining.safetensors               the whole task, heads included
+    ledger.csv                            what became of each video, of runs that decode themselves
 
 Nothing but speed.jsonl and the event files holds a time, and nothing a host name or a path: two runs of one
 configuration on one store leave the same bytes.
@@ -33,11 +34,20 @@ from scalefast.training.checkpoint import disk_errors
 from scalefast.training.config import PretrainConfig
 from scalefast.training.logs import LOG_NAME, SPEED_NAME, TENSORBOARD_NAME
 
-__all__ = ["CHECKPOINTS_NAME", "RECORD_NAME", "TASK_NAME", "RunFolder", "build_record", "read_record"]
+__all__ = [
+    "CHECKPOINTS_NAME",
+    "LEDGER_NAME",
+    "RECORD_NAME",
+    "TASK_NAME",
+    "RunFolder",
+    "build_record",
+    "read_record",
+]
 
 RECORD_NAME, CHECKPOINTS_NAME, TASK_NAME = "run.json", "checkpoints", "pretraining.safetensors"
+LEDGER_NAME = "ledger.csv"
 
-_FILES = (RECORD_NAME, LOG_NAME, SPEED_NAME, CONFIG_NAME, WEIGHTS_NAME, TASK_NAME)
+_FILES = (RECORD_NAME, LOG_NAME, SPEED_NAME, CONFIG_NAME, WEIGHTS_NAME, TASK_NAME, LEDGER_NAME)
 _FOLDERS = (CHECKPOINTS_NAME, TENSORBOARD_NAME)
 
 

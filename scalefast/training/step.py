@@ -59,6 +59,8 @@ class Step:
         self._buffer: Batch | None = None
         self._replay: Callable[[], PretrainingLosses] | None = None
         self._capturing, reason = captures(device=device, processes=session.world.size)
+        if self._capturing and not session.bank.even:
+            self._capturing, reason = False, "batches leave out videos that cannot be decoded"
         if reason:
             session.progress.say(f"steps are not captured in a CUDA graph: {reason}")
 

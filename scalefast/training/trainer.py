@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from scalefast._precision import precision_name, resolve_precision
-from scalefast.training.bank import Residence, load_bank
+from scalefast.training.bank import BankSource, Residence, load_bank
 from scalefast.training.config import PretrainConfig
 from scalefast.training.distributed import join_world
 from scalefast.training.logs import LOG_NAME, read_log
@@ -55,7 +55,7 @@ class RunResult:
 
 
 def pretrain(
-    store: FeatureStore | str | os.PathLike[str],
+    store: FeatureStore | BankSource | str | os.PathLike[str],
     *,
     out: str | os.PathLike[str],
     config: PretrainConfig | None = None,
@@ -72,7 +72,7 @@ def pretrain(
     process.
 
     Args:
-        store: a feature store or its folder.
+        store: a feature store or its folder, or `scalefast.online.OnlineVideos`.
         out: the run folder, made if need be.
         config: what to do; None takes the paper's values, or those of the run that is resumed.
         resume: go on with the run in `out` from its last checkpoint, bit for bit as if it had not stopped;
@@ -105,14 +105,17 @@ def pretrain(
         if world.device.type == "cpu":
             keep_freed_memory()
 
-        loaded = load_bank(
-            store,
-            views=config.views,
-            world=world,
-            residence=bank,
-            memory_gib=bank_memory,
-            say=shown.say,
-        )
+        if isinstance(store, BankSource):
+            loaded = store.open_bank(config=config, world=world, folder=folder.path, say=shown.say)
+        else:
+            loaded = load_bank(
+                store,
+                views=config.views,
+                world=world,
+                residence=bank,
+                memory_gib=bank_memory,
+                say=shown.say,
+            )
         task = build_task(config, feature_dim=loaded.feature_dim).to(world.device)
         session = Session(config=config, world=world, folder=folder, bank=loaded, task=task, progress=shown)
         record = build_record(config, store=loaded.facts, model=task.model.config())

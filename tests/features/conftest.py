@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import runpy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 import torch
 
 from scalefast.features import FeatureStore
+
+render = runpy.run_path(str(Path(__file__).with_name("rendering.py")))["render"]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -71,23 +74,6 @@ def read_everything() -> Callable[[Path], tuple[np.ndarray, ...]]:
         return (*(np.asarray(array) for array in arrays), labels, np.asarray(store.ids))
 
     return read
-
-
-def render(
-    path: Path, *, frames: int = 24, width: int = 40, height: int = 32, fps: int = 30, seed: int = 0
-) -> Path:
-    """An MPEG-4 video of moving noise, the same for the same arguments."""
-    av = importlib.import_module("av")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    base = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=fps)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for number in range(frames):
-            picture = np.roll(base, (number, 2 * number), axis=(0, 1))
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
 
 
 @pytest.fixture(scope="session")

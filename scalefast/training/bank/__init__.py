@@ -9,11 +9,20 @@ All three give the same batches to the bit.
 
 from __future__ import annotations
 
-from scalefast.training.bank.batch import Bank, Batch
+from scalefast.training.bank.batch import Bank, BankSource, Batch
 from scalefast.training.bank.loading import load_bank
 from scalefast.training.bank.placing import Residence
 from scalefast.training.bank.resident import ResidentBank
 from scalefast.training.bank.sharded import ShardedBank
 from scalefast.training.bank.streamed import StreamedBank
 
-__all__ = ["Bank", "Batch", "Residence", "ResidentBank", "ShardedBank", "StreamedBank", "load_bank"]
+__all__ = [
+    "Bank",
+    "BankSource",
+    "Batch",
+    "Residence",
+    "ResidentBank",
+    "ShardedBank",
+    "StreamedBank",
+    "load_bank",
+]

@@ -6,9 +6,10 @@ Shapes: `B` videos in this process's part of the batch, `V` clips a set, `D` fea
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -16,7 +17,10 @@ from scalefast.kernels import RandomState
 from scalefast.training.distributed import World
 from scalefast.training.sampler import BatchPlan
 
-__all__ = ["Bank", "Batch"]
+if TYPE_CHECKING:
+    from scalefast.training.config import PretrainConfig
+
+__all__ = ["Bank", "BankSource", "Batch"]
 
 
 class Batch(NamedTuple):
@@ -42,6 +46,9 @@ class Bank(ABC):
     world: World
     """This process, and where it trains."""
 
+    even: ClassVar[bool] = True
+    """Whether all batches have one size; where they have not, steps are not captured in a CUDA graph."""
+
     def __len__(self) -> int:
         return int(self.facts["videos"])
 
@@ -58,3 +65,13 @@ class Bank(ABC):
         """The two sets of each video: features [B, 2, V, D] and positions [B, 2, V, 7]; runs within the step."""
         assert batch.features is not None and batch.positions is not None
         return batch.features, batch.positions
+
+
+class BankSource(ABC):
+    """Something other than a store that a run can train on, such as `scalefast.online.OnlineVideos`."""
+
+    @abstractmethod
+    def open_bank(
+        self, *, config: PretrainConfig, world: World, folder: Path, say: Callable[[str], None]
+    ) -> Bank:
+        """The bank of a run with this configuration in the run folder `folder`."""
