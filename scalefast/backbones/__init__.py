@@ -6,6 +6,7 @@ from scalefast.backbones.backbone import FrozenBackbone
 from scalefast.backbones.loading import load_backbone
 from scalefast.backbones.r3d import R3D, R3DConfig
 from scalefast.backbones.r3d_folder import load_r3d, save_r3d
+from scalefast.backbones.recipes import ExtractionRecipe, recipe_for
 from scalefast.backbones.registry import REGISTRY, NamedBackbone
 from scalefast.backbones.saved import write_backbone
 from scalefast.backbones.spec import BackboneSpec
@@ -19,6 +20,8 @@ __all__ = [
     "save_r3d",
     "load_r3d",
     "write_backbone",
+    "recipe_for",
+    "ExtractionRecipe",
     "REGISTRY",
     "NamedBackbone",
 ]

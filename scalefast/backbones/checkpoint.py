@@ -30,6 +30,12 @@ class CheckpointFormat(Protocol):
     def load(self, file: Path, *, name: str) -> tuple[nn.Module, BackboneSpec]:
         """The encoder with the weights of `file`, and what it expects; `name` is recorded."""
 
+    def spec(self, *, name: str, source: Mapping[str, Any] | None = None) -> BackboneSpec:
+        """What the network expects and yields."""
+
+    def build(self, *, needed_for: str) -> nn.Module:
+        """The network without weights, on the meta device; `needed_for` completes "transformers is needed for"."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:

@@ -132,9 +132,16 @@ class R3D(nn.Module):
     Args:
         config: architecture; None is the published R3D-18.
         source: where the weights come from, recorded beside them; None says that they are the initial ones.
+        initialise: False leaves the weights to the caller, who loads others or builds on the meta device.
     """
 
-    def __init__(self, config: R3DConfig | None = None, *, source: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        config: R3DConfig | None = None,
+        *,
+        source: Mapping[str, Any] | None = None,
+        initialise: bool = True,
+    ) -> None:
         super().__init__()
         self.config = config = config or R3DConfig()
         self.source = dict(source or {"kind": "random initialisation", "seed": config.seed})
@@ -143,7 +150,8 @@ class R3D(nn.Module):
         with torch.random.fork_rng(devices=[]):
             levels = self._build(layout, widths)
         self.feature_dim = sum(levels) if config.pooling == "pyramid" else levels[-1]
-        self.reset_parameters()
+        if initialise:
+            self.reset_parameters()
 
     def _build(self, layout: _Layout, widths: tuple[int, ...]) -> list[int]:
         """Make stem and stages; returns the channels of each."""

@@ -122,7 +122,7 @@ def load_r3d(folder: str | Path) -> R3D:
         config = R3DConfig(**architecture)
     except InputError as error:
         raise DataError(f"{config_file}: {error}") from error
-    model = R3D(config, source=source)
+    model = R3D(config, source=source, initialise=False)
     (weights_file,) = check_safetensors(folder)
     state = load_tensors(weights_file)
     _check_state(state, model.state_dict(), weights_file=weights_file)

@@ -27,12 +27,22 @@ class NamedBackbone:
     """Repository on the Hugging Face hub in transformers' layout."""
     checkpoint: CheckpointFormat | None = None
     """Layout of the file that its authors released, for `load_backbone(name, checkpoint=file)`."""
+    like: CheckpointFormat | None = None
+    """Where there is no such layout: a network of the same dimensions, by which it is listed and counted."""
+    licence: str = ""
+    """Of the published weights, as their authors state it; empty where there are none."""
+
+    @property
+    def form(self) -> CheckpointFormat | None:
+        """The dimensions of a network of others."""
+        return self.checkpoint or self.like
 
     def __post_init__(self) -> None:
         assert self.r3d is None or (self.hub_id is None and self.checkpoint is None), self
         assert self.r3d is not None or self.hub_id is not None or self.checkpoint is not None, self
 
 
+_CC, _APACHE = "CC-BY-NC 4.0", "Apache-2.0"
 _LARGE: dict[str, Any] = {"label": "L", "width": 1024, "depth": 24, "heads": 16, "mlp": 4096}
 
 REGISTRY: dict[str, NamedBackbone] = {
@@ -52,47 +62,58 @@ REGISTRY: dict[str, NamedBackbone] = {
         summary="VideoMAE ViT-B, pretrained on Kinetics-400",
         hub_id="MCG-NJU/videomae-base",
         checkpoint=VideoMAEFile(),
+        licence=_CC,
     ),
     "videomae-l": NamedBackbone(
         summary="VideoMAE ViT-L, pretrained on Kinetics-400",
         hub_id="MCG-NJU/videomae-large",
         checkpoint=VideoMAEFile(**_LARGE),
+        licence=_CC,
     ),
     "videomae-b-k400": NamedBackbone(
         summary="VideoMAE ViT-B, fine-tuned on Kinetics-400",
         hub_id="MCG-NJU/videomae-base-finetuned-kinetics",
         checkpoint=VideoMAEFile(fine_tuned=True),
+        licence=_CC,
     ),
     "videomae-l-k400": NamedBackbone(
         summary="VideoMAE ViT-L, fine-tuned on Kinetics-400",
         hub_id="MCG-NJU/videomae-large-finetuned-kinetics",
         checkpoint=VideoMAEFile(fine_tuned=True, **_LARGE),
+        licence=_CC,
     ),
     "timesformer-b-k400": NamedBackbone(
         summary="TimeSformer-B, 8 frames, Kinetics-400",
         hub_id="facebook/timesformer-base-finetuned-k400",
+        licence=_CC,
+        like=SVTFile(),
     ),
     "vjepa2-l": NamedBackbone(
         summary="V-JEPA 2 ViT-L, 64 frames of 256 x 256",
         hub_id="facebook/vjepa2-vitl-fpc64-256",
         checkpoint=VJEPA2File(),
+        licence=_APACHE,
     ),
     "vjepa2-h": NamedBackbone(
         summary="V-JEPA 2 ViT-H, 64 frames of 256 x 256",
         hub_id="facebook/vjepa2-vith-fpc64-256",
         checkpoint=VJEPA2File(label="H", width=1280, depth=32),
+        licence=_APACHE,
     ),
     "vjepa2-g": NamedBackbone(
         summary="V-JEPA 2 ViT-g, 64 frames of 256 x 256",
         hub_id="facebook/vjepa2-vitg-fpc64-256",
         checkpoint=VJEPA2File(label="g", width=1408, depth=40, heads=22, mlp_ratio=48 / 11),
+        licence=_APACHE,
     ),
     "svt-b": NamedBackbone(
         summary="SVT, self-supervised TimeSformer-B, 8 x 224 x 224; its authors' checkpoint file only",
         checkpoint=SVTFile(),
+        licence="not stated",
     ),
     "rhobyol-slow-r50": NamedBackbone(
         summary="rhoBYOL, self-supervised Slow-R50, 16 x 224 x 224; its authors' checkpoint file only",
         checkpoint=SlowFile(),
+        licence=_APACHE,
     ),
 }

@@ -92,21 +92,30 @@ class SlowFile:
                 f"{file}: expected rhoBYOL's momentum teacher, names beginning with 'backbone_hist.', under "
                 f"'model_state'; found {shorten(state) or 'nothing'}"
             )
-        with torch.device("meta"):
-            model = SlowR50(width=self.width, blocks=self.blocks).eval()
+        model = self.build()
         fill(model, state, self.layout(), file=file)
-        return model, BackboneSpec(
+        source = {"kind": "checkpoint", "file": file.name, "layout": "rhoBYOL, momentum teacher"}
+        return model, self.spec(name=name, source=source)
+
+    def spec(self, *, name: str, source: Mapping[str, Any] | None = None) -> BackboneSpec:
+        """What the network expects and yields."""
+        return BackboneSpec(
             name=name,
             architecture="Slow-R50",
-            feature_dim=model.feature_dim,
+            feature_dim=32 * self.width,
             num_frames=self.num_frames,
             stride=4,
             size=self.size,
             mean=(0.45, 0.45, 0.45),
             std=(0.225, 0.225, 0.225),
             pooling="mean over time and space of the last stage",
-            source={"kind": "checkpoint", "file": file.name, "layout": "rhoBYOL, momentum teacher"},
+            source=source or {},
         )
+
+    def build(self, *, needed_for: str = "") -> SlowR50:
+        """The network without weights, on the meta device."""
+        with torch.device("meta"):
+            return SlowR50(width=self.width, blocks=self.blocks).eval()
 
     def layout(self) -> Layout:
         """Authors' names of every weight -> names in `SlowR50`."""

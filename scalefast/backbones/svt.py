@@ -76,9 +76,14 @@ class SVTFile:
             MissingExtraError: transformers is not installed.
         """
         weights = _teacher(read_checkpoint(file), file=file)
-        encoder = self._build(needed_for=f"loading {file}")
+        encoder = self.build(needed_for=f"loading {file}")
         fill(encoder, weights, self.layout(), file=file)
-        return encoder, BackboneSpec(
+        source = {"kind": "checkpoint", "file": file.name, "layout": "SVT, teacher"}
+        return encoder, self.spec(name=name, source=source)
+
+    def spec(self, *, name: str, source: Mapping[str, Any] | None = None) -> BackboneSpec:
+        """What the network expects and yields."""
+        return BackboneSpec(
             name=name,
             architecture="SVT, TimeSformer",
             feature_dim=self.width,
@@ -88,7 +93,7 @@ class SVTFile:
             mean=(0.45, 0.45, 0.45),
             std=(0.225, 0.225, 0.225),
             pooling="CLS token after the final normalisation",
-            source={"kind": "checkpoint", "file": file.name, "layout": "SVT, teacher"},
+            source=source or {},
         )
 
     def layout(self) -> Layout:
@@ -105,7 +110,8 @@ class SVTFile:
             dropped=_DROPPED,
         )
 
-    def _build(self, *, needed_for: str) -> TimesformerEncoder:
+    def build(self, *, needed_for: str) -> TimesformerEncoder:
+        """The network without weights, on the meta device."""
         transformers = require("transformers", extra="backbones", needed_for=needed_for)
         config = transformers.TimesformerConfig(
             hidden_size=self.width,

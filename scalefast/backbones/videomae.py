@@ -7,6 +7,7 @@ The network itself is transformers' `VideoMAEModel`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import nn
 from scalefast.backbones.checkpoint import Layout, fill, read_checkpoint, section
 from scalefast.backbones.encoders import VideoMAEEncoder
 from scalefast.backbones.spec import BackboneSpec
+from scalefast.backbones.tubelets import TubeletFile
 from scalefast.errors import DataError, require
 
 __all__ = ["VideoMAEFile"]
@@ -49,27 +51,17 @@ EPS = 1e-6  # of every LayerNorm; transformers' own defaults are 1e-12 and, for 
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoMAEFile:
+class VideoMAEFile(TubeletFile):
     """Dimensions of a VideoMAE whose released file can be read; the defaults are those of VideoMAE-B."""
 
     label: str = "B"
-    """For errors and the record: B or L."""
     width: int = 768
-    """D, of the tokens and of the feature."""
     depth: int = 12
-    """Blocks."""
     heads: int = 12
-    """Of the attention."""
     mlp: int = 3072
     """Hidden width of the MLP."""
     num_frames: int = 16
-    """T, frames in a clip."""
     size: int = 224
-    """Height and width of a frame in pixels."""
-    patch: int = 16
-    """Height and width of a patch in pixels; it spans `tubelet` frames."""
-    tubelet: int = 2
-    """Frames that a patch spans."""
     fine_tuned: bool | None = None
     """Which of the two kinds of file is expected; None: either."""
 
@@ -84,23 +76,21 @@ class VideoMAEFile:
         state = read_checkpoint(file)
         fine_tuned = self._is_fine_tuned(state, file=file)
         weights = section(state, "module" if fine_tuned else "model", file=file)
-        encoder = self._build(fine_tuned=fine_tuned, needed_for=f"loading {file}")
+        encoder = self.build(fine_tuned=fine_tuned, needed_for=f"loading {file}")
         fill(
             encoder, weights, self.layout(fine_tuned=fine_tuned, model_names=encoder.state_dict()), file=file
         )
         kind = "fine-tuned" if fine_tuned else "pretrained"
-        return encoder, BackboneSpec(
-            name=name,
-            architecture=f"VideoMAE-{self.label}",
-            feature_dim=self.width,
-            num_frames=self.num_frames,
-            stride=4,
-            size=self.size,
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
-            pooling="mean of the tokens, then fc_norm" if fine_tuned else "mean of the tokens",
-            source={"kind": "checkpoint", "file": file.name, "layout": f"VideoMAE, {kind}"},
-        )
+        source = {"kind": "checkpoint", "file": file.name, "layout": f"VideoMAE, {kind}"}
+        return encoder, self.spec(name=name, source=source, fine_tuned=fine_tuned)
+
+    def spec(
+        self, *, name: str, source: Mapping[str, Any] | None = None, fine_tuned: bool | None = None
+    ) -> BackboneSpec:
+        """What the network expects and yields; `fine_tuned`: None takes the kind that is expected."""
+        has_fc_norm = self.fine_tuned if fine_tuned is None else fine_tuned
+        pooling = "mean of the tokens, then fc_norm" if has_fc_norm else "mean of the tokens"
+        return self.describe(name=name, architecture="VideoMAE", pooling=pooling, source=source)
 
     def layout(self, *, fine_tuned: bool, model_names: Any) -> Layout:
         """Authors' names of every weight -> names in `VideoMAEEncoder`, as the installed transformers has them."""
@@ -137,7 +127,8 @@ class VideoMAEFile:
             raise DataError(f"{file}: expected a {expected} VideoMAE, found a {found} one")
         return fine_tuned
 
-    def _build(self, *, fine_tuned: bool, needed_for: str) -> VideoMAEEncoder:
+    def build(self, *, needed_for: str, fine_tuned: bool = False) -> VideoMAEEncoder:
+        """The network without weights, on the meta device but for its fixed positions."""
         transformers = require("transformers", extra="backbones", needed_for=needed_for)
         config = transformers.VideoMAEConfig(
             hidden_size=self.width,

@@ -7,8 +7,10 @@ matrix. The network itself is the encoder of transformers' `VJEPA2Model`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +18,7 @@ from torch import nn
 from scalefast.backbones.checkpoint import Layout, fill, read_checkpoint, section
 from scalefast.backbones.encoders import VJEPA2Encoder
 from scalefast.backbones.spec import BackboneSpec
+from scalefast.backbones.tubelets import TubeletFile
 from scalefast.errors import require
 
 __all__ = ["VJEPA2File"]
@@ -32,27 +35,17 @@ _BLOCK = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class VJEPA2File:
+class VJEPA2File(TubeletFile):
     """Dimensions of a V-JEPA 2 encoder whose released file can be read; the defaults are those of ViT-L."""
 
     label: str = "L"
-    """For errors and the record: L, H or g."""
     width: int = 1024
-    """D, of the tokens and of the feature."""
     depth: int = 24
-    """Blocks."""
     heads: int = 16
-    """Of the attention."""
     mlp_ratio: float = 4.0
     """Hidden width of the MLP over `width`."""
     num_frames: int = 64
-    """T, frames in a clip."""
     size: int = 256
-    """Height and width of a frame in pixels."""
-    patch: int = 16
-    """Height and width of a patch in pixels; it spans `tubelet` frames."""
-    tubelet: int = 2
-    """Frames that a patch spans."""
 
     def load(self, file: Path, *, name: str) -> tuple[nn.Module, BackboneSpec]:
         """The encoder with the averaged weights of `file`, and what it expects.
@@ -64,20 +57,15 @@ class VJEPA2File:
         """
         state = section(read_checkpoint(file), "target_encoder", file=file)
         weights = {theirs.removeprefix("backbone."): value for theirs, value in state.items()}
-        encoder = self._build(needed_for=f"loading {file}")
+        encoder = self.build(needed_for=f"loading {file}")
         fill(encoder, weights, self.layout(), file=file)
-        return encoder, BackboneSpec(
-            name=name,
-            architecture=f"V-JEPA 2 ViT-{self.label}",
-            feature_dim=self.width,
-            num_frames=self.num_frames,
-            stride=4,
-            size=self.size,
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
-            pooling="mean of the encoder's tokens",
-            source={"kind": "checkpoint", "file": file.name, "layout": "V-JEPA 2, target encoder"},
-        )
+        source = {"kind": "checkpoint", "file": file.name, "layout": "V-JEPA 2, target encoder"}
+        return encoder, self.spec(name=name, source=source)
+
+    def spec(self, *, name: str, source: Mapping[str, Any] | None = None) -> BackboneSpec:
+        """What the network expects and yields."""
+        pooling = "mean of the encoder's tokens"
+        return self.describe(name=name, architecture="V-JEPA 2 ViT", pooling=pooling, source=source)
 
     def layout(self) -> Layout:
         """Authors' names of every weight, without `module.backbone.` -> names in `VJEPA2Encoder`."""
@@ -99,7 +87,8 @@ class VJEPA2File:
             dropped=("pos_embed",),  # in files, and not used: positions are rotary
         )
 
-    def _build(self, *, needed_for: str) -> VJEPA2Encoder:
+    def build(self, *, needed_for: str) -> VJEPA2Encoder:
+        """The network without weights, on the meta device."""
         transformers = require("transformers", extra="backbones", needed_for=needed_for)
         config = transformers.VJEPA2Config(
             hidden_size=self.width,

@@ -26,6 +26,7 @@ __all__ = ["VERBS", "main"]
 VERBS = {
     "scan": "open every video of a list before anything expensive, and write a ledger",
     "extract": "decode videos once and keep a frozen backbone's clip features in a store",
+    "backbones": "list the backbones: what each takes, gives and costs",
     "cvrl": "train a clip encoder on videos, without labels: a backbone of one's own",
     "pretrain": "train SCALE on a store, without labels",
     "evaluate": "k-NN, probes, retrieval and clustering of a run, always beside simpler baselines",

@@ -118,7 +118,7 @@ def test_gradients_in_bf16_are_those_in_fp32(frames):
             block(x).float().pow(3).sum().backward()
         gradients.append([block.conv1.weight.grad.clone(), block.conv2.weight.grad.clone()])
     for one, other in zip(*gradients, strict=True):
-        assert (one - other).norm() <= 0.05 * one.norm()
+        assert (one - other).norm() <= 0.2 * one.norm()  # the wrong ones are off by their own size and more
 
 
 def test_it_trains():

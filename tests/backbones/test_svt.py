@@ -51,7 +51,7 @@ def test_what_is_known_of_it(write):
 
 def test_the_named_one_has_the_authors_names_and_shapes(released):
     form = REGISTRY["svt-b"].checkpoint
-    layout, ours = form.layout(), form._build(needed_for="a test").state_dict()
+    layout, ours = form.layout(), form.build(needed_for="a test").state_dict()
     shapes = released.svt_shapes(width=768, depth=12, hidden=3072, patch=16, patches=196, frames=8)
     kept = {name: shape for name, shape in shapes.items() if not name.startswith("head.")}
     assert {theirs: tuple(ours[name].shape) for theirs, (name,) in layout.names.items()} == kept

@@ -76,7 +76,7 @@ def test_the_named_ones_have_the_authors_names_and_shapes(released, label, fine_
     """Of the full networks, without their weights: every name of the file has its place, and the reverse."""
     width, depth, hidden = {"b": (768, 12, 3072), "l": (1024, 24, 4096)}[label]
     form = REGISTRY[f"videomae-{label}"].checkpoint
-    encoder = form._build(fine_tuned=fine_tuned, needed_for="a test")
+    encoder = form.build(fine_tuned=fine_tuned, needed_for="a test")
     layout = form.layout(fine_tuned=fine_tuned, model_names=encoder.state_dict())
     shapes = released.videomae_shapes(
         fine_tuned=fine_tuned, width=width, depth=depth, hidden=hidden, patch=16

@@ -56,7 +56,7 @@ def test_what_is_known_of_it(write, released):
 )
 def test_the_named_ones_have_the_authors_names_and_shapes(released, name, width, depth, hidden):
     form = REGISTRY[name].checkpoint
-    layout, ours = form.layout(), form._build(needed_for="a test").state_dict()
+    layout, ours = form.layout(), form.build(needed_for="a test").state_dict()
     shapes = released.vjepa2_shapes(width=width, depth=depth, hidden=hidden, patch=16)
     shapes = {theirs.removeprefix("module.backbone."): shape for theirs, shape in shapes.items()}
     del shapes["pos_embed"]
