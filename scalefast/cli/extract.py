@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from scalefast.cli._machine import own_cpus, usable_device
 from scalefast.cli._videos import VideoOptions, read_part
 
 if TYPE_CHECKING:
@@ -123,7 +124,9 @@ def run(args: Args) -> int:
     videos = read_part(args.videos, args, part=args.split, subset=args.subset)
     rank, world_size = (int(os.environ.get(name, default)) for name, default in _RANKS)
     precision = None if args.precision == "auto" else args.precision
-    backbone = load_backbone(args.backbone, checkpoint=args.checkpoint, device=_device(args), dtype=precision)
+    backbone = load_backbone(
+        args.backbone, checkpoint=args.checkpoint, device=usable_device(args.device), dtype=precision
+    )
     stride = backbone.stride if args.stride is None else args.stride
     try:
         summary = extract(
@@ -133,7 +136,7 @@ def run(args: Args) -> int:
             recipe=clip_recipe(args, num_frames=backbone.num_frames, stride=stride, size=backbone.size),
             positions=args.positions,
             seed=args.seed,
-            workers=args.workers or _own_cpus(),
+            workers=args.workers or own_cpus(),
             batch_clips=args.batch_clips,
             shard_videos=args.shard_videos,
             dtype=getattr(torch, args.dtype),
@@ -154,31 +157,6 @@ def run(args: Args) -> int:
     if not args.quiet:
         print(f"extract: {summary.speed(price_per_hour=args.price_per_hour)}", file=sys.stderr)
     return 0
-
-
-def _own_cpus() -> int:
-    """This process's part of the CPUs: torchrun says how many processes share the machine."""
-    from scalefast.video import available_cpus
-
-    return max(available_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
-
-
-def _device(args: Args) -> str:
-    """The device to compute on, if this machine has it; under torchrun each process takes a GPU of its own."""
-    import torch
-
-    from scalefast.errors import InputError
-
-    own_gpu = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    name = args.device or (own_gpu if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"--device {name}: not usable here ({reason}); expected cpu, cuda or cuda:N"
-        ) from None
-    return name
 
 
 def clip_recipe(args: Args, *, num_frames: int, stride: float, size: int) -> ClipRecipe:

@@ -1,13 +1,16 @@
-"""`scalefast pretrain`: train SCALE on a feature store, without labels."""
+"""`scalefast pretrain`: train SCALE on a feature store, or straight on videos, without labels."""
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
+
+from scalefast.cli._online import OnlineOptions, online_videos
 
 if TYPE_CHECKING:
     from scalefast.training import PretrainConfig
@@ -19,8 +22,11 @@ _Real = Annotated[float | None, tyro.conf.arg(metavar="X", help_behavior_hint=""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args:
+class Args(OnlineOptions):
     """Train SCALE on the clip features of a store, without labels, and leave a run folder.
+
+    With --backbone the first argument is videos (a folder, a list, a data set's folder): they are decoded and encoded
+    on the way, with fresh clips every epoch.
 
     What is not given comes from the recipe; with --resume, from the run that goes on. The run folder holds
     the model (model.safetensors, config.json), its log and what --resume needs.
@@ -28,8 +34,8 @@ class Args:
     On N GPUs: torchrun --nproc-per-node N -m scalefast pretrain STORE --out RUN
     """
 
-    store: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STORE")]
-    """Feature store, as `scalefast extract` or FeatureStore.create left it."""
+    store: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STORE_OR_VIDEOS")]
+    """Feature store, as `scalefast extract` or FeatureStore.create left it; or, with --backbone, videos."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
     """Run folder to make."""
@@ -119,13 +125,17 @@ class Args:
 
 def run(args: Args) -> int:
     """Trains, and says where the model lies and how to go on."""
+    if args.backbone is not None:
+        # Before torch is loaded, as for extract: threads of the backbone that wait then leave the CPUs to the decoders.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from scalefast.training import pretrain
 
+    config = build_config(args)
     try:
         result = pretrain(
-            args.store,
+            online_videos(args.store, args, views=config.views, device=args.device) or args.store,
             out=args.out,
-            config=build_config(args),
+            config=config,
             resume=args.resume,
             overwrite=args.overwrite,
             device=args.device,
@@ -133,8 +143,10 @@ def run(args: Args) -> int:
             bank_memory=args.bank_memory,
         )
     except KeyboardInterrupt:
+        more = "" if args.backbone is None else " and the other options as before"
         print(
-            f"stopped; to go on: scalefast pretrain {args.store} --out {args.out} --resume", file=sys.stderr
+            f"stopped; to go on: scalefast pretrain {args.store} --out {args.out} --resume{more}",
+            file=sys.stderr,
         )
         raise
     if result.is_main:

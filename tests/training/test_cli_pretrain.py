@@ -11,6 +11,7 @@ import pytest
 
 from scalefast import FeatureStore
 from scalefast.cli import main
+from scalefast.cli._online import OnlineOptions
 from scalefast.cli.pretrain import Args, build_config
 from scalefast.errors import InputError
 from scalefast.training import PretrainConfig, k400, load_run, ucf101
@@ -90,7 +91,9 @@ def test_a_bank_above_its_memory_is_streamed_and_that_is_said(
 def test_every_field_of_the_configuration_is_an_option() -> None:
     own = {"store", "out", "resume", "overwrite", "device", "bank", "bank_memory", "recipe", "config"}
     fields = {field.name for field in dataclasses.fields(PretrainConfig)}
-    assert {field.name for field in dataclasses.fields(Args)} == own | fields
+    of_videos = {field.name for field in dataclasses.fields(OnlineOptions)}
+    assert not of_videos & fields
+    assert {field.name for field in dataclasses.fields(Args)} == own | fields | of_videos
 
 
 def test_recipe_then_file_then_options(tmp_path: Path) -> None:
