@@ -32,6 +32,7 @@ def plain(monkeypatch):
     ],
 )
 def test_who_serves(device, wish, interpret, served, monkeypatch):
+    monkeypatch.setenv("SCALEFAST_NATIVE", "0")  # its own choice: test_native_loading.py
     if wish is not None:
         monkeypatch.setenv("SCALEFAST_BACKEND", wish)
     if interpret is not None:
