@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,14 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def released() -> Any:
-    """The module `released.py` beside this file: random checkpoints in their authors' layouts."""
-    spec = importlib.util.spec_from_file_location("released", Path(__file__).with_name("released.py"))
+    """The package `released` beside this file: random checkpoints in their authors' layouts."""
+    folder = Path(__file__).with_name("released")
+    spec = importlib.util.spec_from_file_location(
+        "released", folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules["released"] = module  # its parts import each other by this name
     spec.loader.exec_module(module)
     return module
 
