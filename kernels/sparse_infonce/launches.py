@@ -17,6 +17,7 @@ from ..compilation.launch import Launch
 from . import triton_kernels as tk
 
 __all__ = [
+    "SPENDTHRIFT",
     "Call",
     "Tiles",
     "fused_direction",
@@ -122,7 +123,8 @@ def split_loop(rows: int, others: int, tiles: Tiles, device: torch.device) -> tu
     return triton.cdiv(steps, each), each
 
 
-_SPENDTHRIFT = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9)
+SPENDTHRIFT = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9)
+"""Triton 3.9 spends some more registers than 3.7 on the widest tiles: steps of 64 would spill there."""
 
 
 def _row_tiles(call: Call) -> Tiles:
@@ -135,8 +137,8 @@ def _row_tiles(call: Call) -> Tiles:
 def slope_tiles(call: Call) -> Tiles:
     """For `slope_kernel`. Of two blocks on a processor, one's exponentials hide behind the other's products."""
     wide = call.q.element_size() == 4
-    # Ids cost registers, and Triton 3.9 spends some more than 3.7 on the widest tile: steps of 64 would spill there.
-    step = 32 if wide or call.groups or (call.block_dim > 128 and _SPENDTHRIFT) else 64
+    # Ids cost registers, too.
+    step = 32 if wide or call.groups or (call.block_dim > 128 and SPENDTHRIFT) else 64
     if call.block_dim <= 128:
         return Tiles(64, step, 4, 2 if wide else 3, resident=2)
     if _shared_memory(call.q.device) < 200_000:

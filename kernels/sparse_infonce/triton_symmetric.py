@@ -16,7 +16,7 @@ from torch import Tensor
 from ..compilation.launch import Launch
 from . import triton_kernels as tk
 from . import triton_symmetric_kernels as ts
-from .launches import Call, Tiles, launch_of, slope_tiles, split_loop
+from .launches import SPENDTHRIFT, Call, Tiles, launch_of, slope_tiles, split_loop
 from .reference import RowStatistics
 
 __all__ = ["LOWEST_TEMPERATURE", "symmetric_launches", "symmetric_rows"]
@@ -175,7 +175,7 @@ def _pair_launch(
 ) -> tuple[Launch, Tensor | None]:
     """The launch; and the parts to be summed if the loop is split, which otherwise writes to `out`."""
     m, d = x.shape
-    tiles = slope_tiles(call)
+    tiles = _pair_tiles(call)
     parts, each = split_loop(m, m, tiles, x.device)
     split = weight.new_empty(parts, m, d) if parts > 1 else None
     launch = launch_of(
@@ -193,7 +193,14 @@ def _pair_launch(
 def _sums_tiles(call: Call) -> Tiles:
     """For `sums_kernel`, which keeps no gradient in registers."""
     wide = call.q.element_size() == 4
-    return Tiles(64, 32 if wide else 64, 4, 2 if wide or call.block_dim > 128 else 3, resident=2)
+    step = 32 if wide or (call.block_dim > 128 and SPENDTHRIFT) else 64
+    return Tiles(64, step, 4, 2 if wide or call.block_dim > 128 else 3, resident=2)
+
+
+def _pair_tiles(call: Call) -> Tiles:
+    """For `pair_kernel`: TF32 with four warps spills on sm_100 with Triton 3.6."""
+    wide = call.q.element_size() == 4
+    return Tiles(64, 32, 8, 2) if wide and call.block_dim <= 128 else slope_tiles(call)
 
 
 def symmetric_launches(m: int, d: int, dtype: torch.dtype) -> Iterator[Launch]:
