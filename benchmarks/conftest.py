@@ -1,19 +1,32 @@
-"""What the benchmark files share."""
+"""What all benchmarks share."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
+import os
+import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 
-@pytest.fixture(scope="session")
-def timing() -> ModuleType:
-    """`gpu_timing.py`, loaded by its path: this folder is no package, and is not on the path either."""
-    spec = importlib.util.spec_from_file_location("gpu_timing", Path(__file__).with_name("gpu_timing.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="module")
+def side_by_side() -> ModuleType:
+    """The module of that name beside this file, which is no package."""
+    return load(Path(__file__).parent / "side_by_side.py")
+
+
+@pytest.fixture
+def smaller(benchmark: object) -> bool:
+    """Whether sizes are to be small: every benchmark once (`--benchmark-disable`), or SCALEFAST_BENCH_SMALL=1."""
+    return not getattr(benchmark, "enabled", True) or os.environ.get("SCALEFAST_BENCH_SMALL") == "1"
+
+
+def load(path: Path) -> ModuleType:
+    """A module by its file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(path.parent))
+        module = importlib.import_module(path.stem)
+        sys.modules.pop(path.stem)
+        return module
