@@ -20,7 +20,7 @@ LedgerStatus = Literal["ok", "short", "bad", "missing"]
 LEDGER_COLUMNS = ("path", "status", "reason", "frames")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)  # a million rows are kept until the end
 class LedgerRow:
     """What became of one file."""
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 from scalefast._progress import VideoProgress
 from scalefast.errors import InputError
@@ -94,8 +97,14 @@ def _limit(entry: VideoEntry, *, seconds: float) -> float:
 
 
 def _row(entry: VideoEntry, outcome: Outcome[LedgerRow]) -> LedgerRow:
-    if outcome.value is not None:
-        return outcome.value
+    row = outcome.value
+    if row is not None:  # with the words that are here already, not a copy of each from the worker
+        return replace(
+            row,
+            path=entry.id,
+            status=cast(LedgerStatus, sys.intern(row.status)),
+            reason=sys.intern(row.reason),
+        )
     # An exception that is not about the file's form (out of memory, say) leaves it just as unread.
     reason = "unreadable" if outcome.failure == "error" else str(outcome.failure)
     return LedgerRow(path=entry.id, status="bad", reason=reason)
