@@ -127,7 +127,7 @@ class FrozenBackbone(nn.Module):
         Raises:
             InputError: another shape, dtype, number of frames or size.
         """
-        self._check(clips)
+        self.check(clips)
         if isinstance(clips, np.ndarray):
             # torch warns about read-only arrays (a memory-mapped file, say), which are only read here
             clips = torch.from_numpy(clips if clips.flags.writeable else clips.copy())
@@ -163,7 +163,8 @@ class FrozenBackbone(nn.Module):
         dtype = resolve_precision(self._dtype, device=self.device)
         return nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype=dtype)
 
-    def _check(self, clips: Any) -> None:
+    def check(self, clips: Any) -> None:
+        """Refuse clips of another dtype or shape than the backbone takes, with the form that it takes."""
         spec = self.spec
         form = f"uint8 [N, {spec.num_frames}, {spec.size}, {spec.size}, 3]"
         if not isinstance(clips, (torch.Tensor, np.ndarray)):

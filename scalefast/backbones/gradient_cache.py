@@ -92,16 +92,20 @@ def backward_in_chunks(
 @contextlib.contextmanager
 def statistics_kept(module: nn.Module | None) -> Iterator[None]:
     """Leave running statistics as they are, while training mode still normalises by those of the batch."""
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)] if module is not None else []
-    tracking = [norm.track_running_stats for norm in norms]
+    modules = module.modules() if module is not None else ()
+    norms = [m for m in modules if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        if norm.training:  # in eval mode torch would take the batch's statistics in place of the running ones
-            norm.track_running_stats = False
+        # the same computation with nothing of the batch taken over, so that checkpoints find the same tensors again
+        norm.momentum = 0.0
+        norm.num_batches_tracked = (
+            None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
+        )
     try:
         yield
     finally:
-        for norm, tracks in zip(norms, tracking, strict=True):
-            norm.track_running_stats = tracks
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 def _random_state(devices: list[torch.device]) -> list[Tensor]:
