@@ -1,20 +1,25 @@
-"""What all benchmarks share."""
+"""What the benchmark files share."""
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def timing() -> ModuleType:
+    """`gpu_timing.py`: device time by graph replay."""
+    return beside("gpu_timing.py")
+
+
+@pytest.fixture(scope="session")
 def side_by_side() -> ModuleType:
-    """The module of that name beside this file, which is no package."""
-    return load(Path(__file__).parent / "side_by_side.py")
+    """`side_by_side.py`: contenders timed turn by turn."""
+    return beside("side_by_side.py")
 
 
 @pytest.fixture
@@ -23,10 +28,11 @@ def smaller(benchmark: object) -> bool:
     return not getattr(benchmark, "enabled", True) or os.environ.get("SCALEFAST_BENCH_SMALL") == "1"
 
 
-def load(path: Path) -> ModuleType:
-    """A module by its file."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(path.parent))
-        module = importlib.import_module(path.stem)
-        sys.modules.pop(path.stem)
-        return module
+def beside(name: str) -> ModuleType:
+    """A module by its path from here: this folder is no package, and is not on the path either."""
+    path = Path(__file__).parent / name
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
