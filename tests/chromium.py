@@ -62,7 +62,7 @@ class Chromium:
         """A new page at an address (`file:` or `http:`), once it is loaded."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        page = Page(self, session)
+        page = Page(self, session, target)
         for domain in ("Page", "Runtime", "Network", "Log", "DOM"):
             page.call(f"{domain}.enable")
         page.resize(width, height)
@@ -112,8 +112,8 @@ class Chromium:
 class Page:
     """One page."""
 
-    def __init__(self, browser: Chromium, session: str) -> None:
-        self._browser, self._session = browser, session
+    def __init__(self, browser: Chromium, session: str, target: str) -> None:
+        self._browser, self._session, self._target = browser, session, target
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         return self._browser.call(method, session=self._session, **parameters)
@@ -173,6 +173,10 @@ class Page:
                 if not address.startswith(("file:", "data:", "blob:")):
                     found.append(f"asked for {address}")
         return found
+
+    def close(self) -> None:
+        """Close it: a browser keeps six connections to one server, and open pages may hold them all."""
+        self._browser.call("Target.closeTarget", targetId=self._target)
 
     def picture(self, path: Path) -> Path:
         """A screenshot of the window as PNG."""

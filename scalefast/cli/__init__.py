@@ -32,6 +32,7 @@ VERBS = {
     "evaluate": "k-NN, probes, retrieval and clustering of a run, always beside simpler baselines",
     "embed": "write one vector a video",
     "search": "find the videos nearest to a video",
+    "app": "open a page to drop a video on and browse what is similar",
     "report": "write one HTML page with the results, curves, a map and neighbours",
     "precompile": "compile the GPU kernels ahead, on a machine that need not have a GPU",
     "doctor": "say what is installed, what serves each op and why, and what to install",

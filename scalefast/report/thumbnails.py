@@ -70,14 +70,18 @@ class VideoFinder:
         return next((place for place in places if place is not None and place.is_file()), None)
 
 
-def film_strip(path: Path) -> str:
+def film_strip(path: Path, *, between: tuple[float, float] | None = None) -> str:
     """`FRAMES` frames, evenly spread from the beginning to the end of a video, side by side, as a `data:`
     address of a JPEG.
+
+    Args:
+        path: the video.
+        between: show these seconds of it only; what lies behind its end is left out.
 
     Raises:
         DataError: the file cannot be decoded. MissingExtraError: PyAV is not installed.
     """
-    return _picture(path, frames=FRAMES)
+    return _picture(path, frames=FRAMES, between=between)
 
 
 def still(path: Path) -> str:
@@ -85,28 +89,32 @@ def still(path: Path) -> str:
     return _picture(path, frames=1)
 
 
-def _picture(path: Path, *, frames: int) -> str:
+def _picture(path: Path, *, frames: int, between: tuple[float, float] | None = None) -> str:
     require("av", extra="video", needed_for="thumbnails in a report")
     from scalefast.video import ShortDecodeError, decode_clips, probe
 
     meta = probe(path)
     try:
-        clip = decode_clips(path, [_spec(meta, frames)])[0]
+        clip = decode_clips(path, [_spec(meta, frames, between)])[0]
     except ShortDecodeError as error:  # the container promised more frames than there are
         if not error.frames:
             raise
-        clip = decode_clips(path, [_spec(replace(meta, num_frames=error.frames), frames)])[0]
+        meta = replace(meta, num_frames=error.frames)
+        clip = decode_clips(path, [_spec(meta, frames, between)])[0]
     return "data:image/jpeg;base64," + base64.b64encode(jpeg(np.concatenate(list(clip), axis=1))).decode()
 
 
-def _spec(meta: VideoMeta, frames: int) -> ClipSpec:
-    """The middles of as many equal parts of the video (or of its beginning), the largest central square of
-    each."""
+def _spec(meta: VideoMeta, frames: int, between: tuple[float, float] | None) -> ClipSpec:
+    """The middles of as many equal parts of the video (or of its beginning, or of some seconds), the largest
+    central square of each."""
     from scalefast.video import ClipSpec
 
     square = min(meta.height, meta.width)
-    span = min(meta.num_frames, LOOK_AHEAD)
-    places = tuple((2 * index + 1) * span // (2 * frames) for index in range(frames))
+    first, span = 0, min(meta.num_frames, LOOK_AHEAD)
+    if between is not None:
+        first = min(int(between[0] * meta.fps), meta.num_frames - 1)
+        span = max(min(int(between[1] * meta.fps), meta.num_frames) - first, 1)
+    places = tuple(first + (2 * index + 1) * span // (2 * frames) for index in range(frames))
     return ClipSpec(
         frames=places,
         box=((meta.height - square) / 2, (meta.width - square) / 2, square, square),

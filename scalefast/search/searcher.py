@@ -113,6 +113,10 @@ class Searcher:
             return kept or keep_index(self._folder, self._vectors(), source=source, say=self._say)
         return build_index(self._vectors(), kind="exact")
 
+    def __contains__(self, video: object) -> bool:
+        """Whether a video of the store has this id."""
+        return video in self._rows
+
     def _vectors(self) -> Tensor:
         return represent(self._run.model, self.store, device=self.device)[self.representation]
 
@@ -170,6 +174,10 @@ class Searcher:
             )
             for place, (row, value) in enumerate(found[:k], start=1)
         )
+
+    def class_name(self, video: str) -> str | None:
+        """Name of the class of a video of the store, by its id; None where it has no class."""
+        return class_name(self.store, self._rows[video])
 
     def _moments(self, query: Query, asked: Tensor, row: int, count: int) -> tuple[Moment, ...]:
         if count == 0 or self.store.clips is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,10 @@ def place(case: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def page(chromium: Any, place: Path) -> Any:
-    return chromium.open((place / "report.html").as_uri())
+def page(chromium: Any, place: Path) -> Iterator[Any]:
+    shown = chromium.open((place / "report.html").as_uri())
+    yield shown
+    shown.close()
 
 
 def test_it_asks_for_nothing_and_complains_of_nothing(page: Any) -> None:

@@ -36,6 +36,15 @@ def test_still_is_the_middle_of_the_video(case: Any) -> None:
     assert image[:, SIDE - 20 : SIDE - 4].mean() == pytest.approx(255 * 6 // 12, abs=8)
 
 
+def test_strip_of_some_seconds(case: Any) -> None:
+    """12 frames a second: from .5 s to .75 s these are frames 6 to 8, each four times."""
+    strip = picture(film_strip(case.videos / "train" / "03.mp4", between=(0.5, 0.75)))
+    right = [strip[:, (index + 1) * SIDE - 20 : (index + 1) * SIDE - 4].mean() for index in range(FRAMES)]
+    np.testing.assert_allclose(right, [255 * frame // 12 for frame in (6, 7, 8) for _ in range(4)], atol=8)
+    behind = picture(film_strip(case.videos / "train" / "03.mp4", between=(40, 50)))
+    assert behind[:, SIDE - 20 : SIDE - 4].mean() == pytest.approx(255 * 11 // 12, abs=8)
+
+
 def test_strip_is_the_same_every_time(case: Any) -> None:
     path = case.videos / "train" / "05.mp4"
     assert film_strip(path) == film_strip(path)
