@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
@@ -35,6 +35,9 @@ WEIGHTS_NAME = "model.safetensors"
 
 class HubModel:
     """`from_pretrained`, `save_pretrained` and `push_to_hub` for an `nn.Module` that has `config()`."""
+
+    added_fields: ClassVar[tuple[str, ...]] = ()
+    """Fields that `config.json` did not have in earlier versions, where the default is what those versions did."""
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -163,7 +166,7 @@ def _find(folder_or_hub_id: str | os.PathLike[str], name: str, options: dict[str
         ) from error
 
 
-def _read_config(path: Path, cls: type) -> dict[str, Any]:
+def _read_config(path: Path, cls: type[HubModel]) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text())
     except (ValueError, OSError) as error:
@@ -176,7 +179,7 @@ def _read_config(path: Path, cls: type) -> dict[str, Any]:
         raise DataError(f"{path}: field 'architecture' is {written_for!r}, expected {cls.__name__!r}")
     known = set(inspect.signature(cls).parameters)
     unknown = sorted(set(config) - known)
-    missing = sorted(known - set(config))
+    missing = sorted(known - set(config) - set(cls.added_fields))
     if unknown or missing:
         raise DataError(
             f"{path}: unknown fields {unknown}, missing fields {missing}; expected {sorted(known)}"

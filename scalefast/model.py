@@ -9,7 +9,7 @@ Shapes: `B` sets, `V` clips a set, `D` backbone feature, `H` width, `h` heads.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +21,14 @@ from scalefast.hub import HubModel
 from scalefast.kernels import RandomState
 from scalefast.kernels.ops.philox import Site, dropout
 
-__all__ = ["POSITION_DIM", "SCALE", "SCALEOutput"]
+__all__ = ["POSITION_DIM", "SCALE", "PositionUse", "SCALEOutput"]
 
 POSITION_DIM = 7
 """Numbers that place a clip: flip, h0, w0, h1, w1, t0, t1 (docs/recipe.md)."""
+PositionUse = Literal["all", "time", "none"]
+"""Which of a clip's seven numbers the model sees: all of them, t0 and t1 alone, or none (a set without order)."""
+
+_FIRST_SEEN = {"all": 0, "time": 5, "none": POSITION_DIM}
 HEAD_DIM = 32
 
 
@@ -64,11 +68,22 @@ class SCALE(nn.Module, HubModel):
         mlp_ratio: hidden width of a block's MLP as a multiple of H.
         dropout: probability, for attention weights and activations alike.
         num_heads: H / 32 if not given.
+        center_sets: take the mean of a set's clips from each of them first. What is the same in all clips (scene,
+            colours, camera) then cannot tell videos apart, so that training learns from what changes; the mean itself
+            stays beside CLS in the representations. The paper's model sees the features as they are.
+        positions: which of the numbers that place a clip are seen.
+        calibrated: keep, beside the weights, a scale of the inputs and how the parts of the recommended
+            representation are put together, both fitted to the training store (`scalefast.calibration`).
 
     Raises:
         ValueError: a size that is not positive, a width that does not split into heads, a probability outside
             [0, 1).
     """
+
+    added_fields = ("center_sets", "positions", "calibrated")
+    input_scale: Tensor  # [], of calibrated models only, as the next two: [D + 3H] and [4]
+    part_means: Tensor
+    part_weights: Tensor
 
     def __init__(
         self,
@@ -78,6 +93,9 @@ class SCALE(nn.Module, HubModel):
         mlp_ratio: float = 2.0,
         dropout: float = 0.1,
         num_heads: int | None = None,
+        center_sets: bool = False,
+        positions: PositionUse = "all",
+        calibrated: bool = False,
     ) -> None:
         super().__init__()
         kernels.backend()  # refuses a SCALEFAST_BACKEND that is not there, before anything is computed
@@ -90,7 +108,12 @@ class SCALE(nn.Module, HubModel):
             )
         if not 0.0 <= dropout < 1.0 or mlp_ratio <= 0:
             raise ValueError(f"dropout must be in [0, 1) and mlp_ratio > 0; got {dropout = }, {mlp_ratio = }")
+        if positions not in get_args(PositionUse):
+            raise ValueError(
+                f"positions must be one of {', '.join(get_args(PositionUse))}; got {positions!r}"
+            )
         self.feature_dim, self.hidden_dim, self.num_layers = feature_dim, hidden_dim, num_layers
+        self.center_sets, self.positions, self.calibrated = center_sets, positions, calibrated
         self.mlp_ratio, self.dropout, self.num_heads = mlp_ratio, dropout, heads
         self.input_projection = Linear(feature_dim, hidden_dim)
         self.position_mlp = nn.Sequential(
@@ -103,6 +126,10 @@ class SCALE(nn.Module, HubModel):
             for i in range(num_layers)
         )
         self.norm = nn.LayerNorm(hidden_dim)
+        if calibrated:
+            self.register_buffer("input_scale", torch.ones(()))
+            self.register_buffer("part_means", torch.zeros(feature_dim + 3 * hidden_dim))
+            self.register_buffer("part_weights", torch.ones(4))
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, as `config.json` keeps them."""
@@ -113,6 +140,9 @@ class SCALE(nn.Module, HubModel):
             "mlp_ratio": self.mlp_ratio,
             "dropout": self.dropout,
             "num_heads": self.num_heads,
+            "center_sets": self.center_sets,
+            "positions": self.positions,
+            "calibrated": self.calibrated,
         }
 
     def forward(
@@ -154,8 +184,8 @@ class SCALE(nn.Module, HubModel):
         if self.training and self.dropout > 0:
             state = random_state(rng, len(features), features.device)
         x = kernels.embed_sets(
-            self.input_projection(features),
-            self.position_mlp(positions),
+            self.input_projection(self.inputs(features, lengths)),
+            self.position_mlp(self._seen(positions)),
             mask,
             self.mask_token,
             self.cls_token,
@@ -167,6 +197,22 @@ class SCALE(nn.Module, HubModel):
         if tokens is not None:
             x = x.masked_fill(padding(tokens, x.shape[1])[..., None], 0.0)
         return x
+
+    def inputs(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """[B, V, D] -> [B, V, D]: features as the first layer sees them, centred and scaled where the model does so.
+
+        Padding must be 0, and stays 0.
+        """
+        if self.center_sets:
+            count = features.shape[1] if lengths is None else lengths[:, None, None]
+            features = features - features.sum(1, keepdim=True) / count
+            if lengths is not None:
+                features = features.masked_fill(padding(lengths, features.shape[1])[..., None], 0.0)
+        return features * self.input_scale.to(features.dtype) if self.calibrated else features
+
+    def _seen(self, positions: Tensor) -> Tensor:
+        first = _FIRST_SEEN[self.positions]
+        return positions if first == 0 else F.pad(positions[..., first:], (first, 0))
 
     def _checked(self, features: Tensor, positions: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
         if features.ndim != 3 or features.shape[2] != self.feature_dim or not features.is_floating_point():

@@ -7,9 +7,10 @@ Shapes: `B` videos, 2 sets each, `V` clips a set, `D` backbone feature, `H` widt
 
 from __future__ import annotations
 
+import copy
 import itertools
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -20,6 +21,7 @@ from scalefast._collectives import gather_rows, global_mean, global_offset
 from scalefast._linear import Linear
 from scalefast.kernels import RandomState
 from scalefast.model import SCALE, check_lengths, padding, random_state
+from scalefast.objective import Objective, koleo, variance_covariance
 
 __all__ = ["PretrainingLosses", "SCALEPretraining"]
 
@@ -29,7 +31,7 @@ class PretrainingLosses:
     """Losses and accuracies of a step, each 0-d; with several ranks those of the global batch."""
 
     loss: Tensor
-    """(set_loss + mcm_loss) / 2, to call backward on."""
+    """(set_loss + mcm_loss) / 2, or as the objective weighs them; to call backward on."""
     mcm_loss: Tensor
     """InfoNCE of every masked clip's prediction against the targets of all clips of the batch."""
     set_loss: Tensor
@@ -59,6 +61,7 @@ class SCALEPretraining(nn.Module):
         mask_ratio: probability with which a clip is masked, in (0, 1).
         head_dim: hidden width of the prediction head and of the set head.
         target_dim: width of both hidden layers of the target head, which takes most of a step's arithmetic.
+        objective: how the two losses are weighed and varied, and what stands beside them; the paper's if not given.
 
     Raises:
         ValueError: a value outside its range.
@@ -73,6 +76,7 @@ class SCALEPretraining(nn.Module):
         *,
         head_dim: int = 4096,
         target_dim: int = 2048,
+        objective: Objective | None = None,
     ) -> None:
         super().__init__()
         if min(projection_dim, head_dim, target_dim) < 1 or not temperature > 0 or not 0.0 < mask_ratio < 1.0:
@@ -87,6 +91,12 @@ class SCALEPretraining(nn.Module):
         self.set_head = _head(model.hidden_dim, head_dim, projection_dim)
         self.prediction_head = _head(model.hidden_dim, head_dim, projection_dim)
         self.target_head = _head(model.feature_dim, target_dim, target_dim, projection_dim)
+        self.objective = objective or Objective()
+        if self.objective.target != "trained":
+            self.target_head.requires_grad_(False)
+        if self.objective.target == "ema":
+            self.moving = nn.ModuleList([copy.deepcopy(part) for part in self._followed()])
+            self.moving.requires_grad_(False).eval()
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, the model aside."""
@@ -96,7 +106,15 @@ class SCALEPretraining(nn.Module):
             "mask_ratio": self.mask_ratio,
             "head_dim": self.head_dim,
             "target_dim": self.target_dim,
+            "objective": asdict(self.objective),
         }
+
+    def train(self, mode: bool = True) -> Self:
+        """The task's mode; a moving average stays in eval mode."""
+        super().train(mode)
+        if self.objective.target == "ema":
+            self.moving.eval()
+        return self
 
     def forward(
         self,
@@ -141,17 +159,21 @@ class SCALEPretraining(nn.Module):
         if lengths is not None:
             mask = mask & ~padding(lengths, clips)
         tokens = self.model.tokens(features, positions, mask=mask, lengths=lengths, rng=state)
-        mcm_loss, mcm_accuracy, overflow = self._mcm(tokens[:, 1:], features, mask, lengths, group)
+        mcm_loss, mcm_accuracy, overflow = self._mcm(
+            tokens[:, 1:], features, positions, mask, lengths, state, group
+        )
         set_loss, set_accuracy = self._set(tokens[:, 0], group)
-        loss = (set_loss + mcm_loss) / 2
+        loss = self._total(mcm_loss, set_loss, tokens[:, 0], group)
         return PretrainingLosses(loss, mcm_loss, set_loss, mcm_accuracy, set_accuracy, overflow)
 
     def _mcm(
         self,
         clips: Tensor,
         features: Tensor,
+        positions: Tensor,
         mask: Tensor,
         lengths: Tensor | None,
+        state: RandomState,
         group: dist.ProcessGroup | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         # On a GPU a static number of rows, so that nothing waits for the count. On CPU the masked ones, rounded up to
@@ -163,18 +185,65 @@ class SCALEPretraining(nn.Module):
             unit = max(1, mask.numel() // 32)
             capacity = max(-(-int(mask.sum()) // unit), 1) * unit  # a small batch may have no masked clip
         rows, index, count = kernels.gather_masked(clips, mask, capacity=capacity)
-        candidates = features.flatten(0, 1).to(self.model.cls_token.dtype)
+        targets = self._targets(features, positions, lengths).flatten(0, 1)
+        videos = state.rows[:, None].expand(-1, clips.shape[1]).flatten() // 2
         if lengths is not None:  # padding is no candidate
             real = ~padding(lengths, clips.shape[1]).flatten()
-            candidates = candidates[real]
+            targets, videos = targets[real], videos[real]
             index = torch.where(index >= 0, (torch.cumsum(real, 0) - 1)[index.clamp(min=0)], -1)
-        targets = _unit(self.target_head(candidates))
+        targets = _unit(targets)
         queries = _unit(self.prediction_head(rows))
         keys = gather_rows(targets, group)
         positives = torch.where(index >= 0, index + global_offset(len(targets), group), -1)
-        out = kernels.sparse_infonce(queries, keys, positives, temperature=self.temperature)
+        excluding = self.objective.same_video == "exclude"
+        out = kernels.sparse_infonce(
+            queries,
+            keys,
+            positives,
+            temperature=self.temperature,
+            query_groups=videos[index.clamp(min=0)] if excluding else None,
+            key_groups=gather_rows(videos, group) if excluding else None,
+        )
         loss, accuracy = global_mean(out.rows, out.top1, valid=positives >= 0, group=group)
         return loss, accuracy, (count > len(rows)).squeeze(0)
+
+    def _targets(self, features: Tensor, positions: Tensor, lengths: Tensor | None) -> Tensor:
+        """[2B, V, P]: what every clip is to be recognised by."""
+        if self.objective.target != "ema":
+            features = features.to(self.model.cls_token.dtype)
+            if lengths is not None:  # it may hold anything
+                features = features.masked_fill(padding(lengths, features.shape[1])[..., None], 0.0)
+            targets: Tensor = self.target_head(self.model.inputs(features, lengths))
+            return targets
+        with torch.no_grad():
+            if self.training:
+                self._follow()
+            model, head = self.moving
+            assert isinstance(model, SCALE)
+            moving: Tensor = head(model.tokens(features, positions, lengths=lengths)[:, 1:])
+            return moving
+
+    def _followed(self) -> tuple[nn.Module, nn.Module]:
+        return self.model, self.prediction_head
+
+    def _follow(self) -> None:
+        """Move the averages one step on."""
+        for average, part in zip(self.moving, self._followed(), strict=True):
+            for slow, fast in zip(average.parameters(), part.parameters(), strict=True):
+                slow.lerp_(fast, 1.0 - self.objective.target_momentum)
+            for kept, now in zip(average.buffers(), part.buffers(), strict=True):
+                kept.copy_(now)
+
+    def _total(self, mcm: Tensor, between: Tensor, cls: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+        objective = self.objective
+        loss = objective.set_weight * between + objective.mcm_weight * mcm
+        if objective.variance_weight or objective.koleo_weight:
+            every = gather_rows(cls, group).unflatten(0, (-1, 2))
+            if objective.variance_weight:
+                loss = loss + objective.variance_weight * variance_covariance(every.flatten(0, 1))
+            if objective.koleo_weight:  # among the first sets: a video's other set shall be near
+                loss = loss + objective.koleo_weight * koleo(every[:, 0])
+        return loss
 
     def _set(self, cls: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor]:
         # Each direction against the gathered other side; their mean is the symmetric loss, on any number of

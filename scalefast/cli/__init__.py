@@ -30,6 +30,7 @@ VERBS = {
     "cvrl": "train a clip encoder on videos, without labels: a backbone of one's own",
     "pretrain": "train SCALE on a store, without labels",
     "evaluate": "k-NN, probes, retrieval and clustering of a run, always beside simpler baselines",
+    "ablate": "train with one thing varied at a time, and tabulate what each part of the recipe is worth",
     "embed": "write one vector a video",
     "search": "find the videos nearest to a video",
     "app": "open a page to drop a video on and browse what is similar",

@@ -17,7 +17,9 @@ class Args:
 
     The npz file holds, one row a video: ids; labels, or -1; mean, of the backbone's clip features; cls,
     SCALE's summary; ensemble, the mean over the clips of backbone, refined and cls features side by side;
-    recommended, the ensemble with each of its parts scaled to length 1, ready for cosine similarity.
+    recommended, ready for cosine similarity: the parts of the ensemble, each of length 1; of a model trained by
+    the recommended recipe with the spread of the refined features as fourth part, all centred and weighted as its
+    calibration says.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]

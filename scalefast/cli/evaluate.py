@@ -26,8 +26,8 @@ class Args:
     "random_recommended", SCALE with the random weights that training started from.
 
     SCALE: "refined", the mean of its clip features; "cls", its summary of the video; "ensemble", mean,
-    refined and CLS side by side as in the paper; "recommended", the ensemble with each part scaled to
-    length 1.
+    refined and CLS side by side as in the paper; "recommended", its parts each of length 1, and for a model
+    trained by the recommended recipe centred and weighted too.
     """
 
     runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]

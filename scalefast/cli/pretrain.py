@@ -15,10 +15,11 @@ from scalefast.cli._online import OnlineOptions, online_videos
 if TYPE_CHECKING:
     from scalefast.training import PretrainConfig
 
-__all__ = ["Args", "run"]
+__all__ = ["Args", "read_config", "run"]
 
 _Whole = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
 _Real = Annotated[float | None, tyro.conf.arg(metavar="X", help_behavior_hint="")]
+_Truth = Annotated[bool | None, tyro.conf.arg(help_behavior_hint="")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +57,11 @@ class Args(OnlineOptions):
     bank_memory: Annotated[float | None, tyro.conf.arg(metavar="GIB", help_behavior_hint="")] = None
     """GiB that the features may take in memory, in each process (60% of what is free)."""
 
-    recipe: Annotated[Literal["k400", "ucf101"] | None, tyro.conf.arg(help_behavior_hint="(k400)")] = None
-    """Values of a published run: k400 trains 200 epochs, ucf101 1000; all else is alike."""
+    recipe: Annotated[
+        Literal["paper", "k400", "ucf101", "recommended"] | None, tyro.conf.arg(help_behavior_hint="(k400)")
+    ] = None
+    """paper: the published values, also called k400; ucf101: with 1000 epochs instead of 200; recommended: with what
+    did better on the validation splits of several data sets (docs/ablation.md)."""
 
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """JSON object with any of the fields below (learning_rate for --learning-rate); options win."""
@@ -116,6 +120,37 @@ class Args(OnlineOptions):
     mask_ratio: _Real = None
     """Share of clips that are masked and predicted (0.25)."""
 
+    mcm_weight: _Real = None
+    """Weight of masked clip modelling in the loss; 0 leaves it out (0.5)."""
+
+    set_weight: _Real = None
+    """Weight of set invariance in the loss; 0 leaves it out (0.5)."""
+
+    center_sets: _Truth = None
+    """Whether the model sees each clip less the mean of its set (False; recommended: True)."""
+
+    calibrated: _Truth = None
+    """Whether inputs and representations are scaled as the training store has it (False; recommended: True)."""
+
+    positions: Annotated[Literal["all", "time", "none"] | None, tyro.conf.arg(help_behavior_hint="")] = None
+    """Which numbers of a clip's position the model sees (all)."""
+
+    same_video: Annotated[Literal["negative", "exclude"] | None, tyro.conf.arg(help_behavior_hint="")] = None
+    """Whether clips of a masked clip's own video are its negatives (negative)."""
+
+    target: Annotated[Literal["trained", "fixed", "ema"] | None, tyro.conf.arg(help_behavior_hint="")] = None
+    """What masked clips are predicted as: features through a trained or a fixed head, or as a moving average of the
+    model refines them (trained; recommended: fixed)."""
+
+    target_momentum: _Real = None
+    """Share of itself that this moving average keeps in a step (0.996)."""
+
+    variance_weight: _Real = None
+    """Weight of VICReg's variance and covariance terms (0)."""
+
+    koleo_weight: _Real = None
+    """Weight of the KoLeo term (0)."""
+
     log_every: _Whole = None
     """Steps from one line of the log to the next (10)."""
 
@@ -161,7 +196,7 @@ def build_config(args: Args) -> PretrainConfig:
     Raises:
         InputError: a field of the file is unknown, or a value is out of its range.
     """
-    from scalefast.training import PretrainConfig, load_run
+    from scalefast.training import load_run
     from scalefast.training.recipes import RECIPES
     from scalefast.training.run_folder import RunFolder
 
@@ -170,15 +205,22 @@ def build_config(args: Args) -> PretrainConfig:
     else:
         config = RECIPES[args.recipe or "k400"]()
     if args.config is not None:
-        config = PretrainConfig.from_json(_read(args.config), base=config, source=str(args.config))
+        config = read_config(args.config, base=config)
     given: dict[str, Any] = {name: getattr(args, name, None) for name in config.to_dict()}
     return config.replace(**{name: value for name, value in given.items() if value is not None})
 
 
-def _read(path: Path) -> str:
+def read_config(path: Path, *, base: PretrainConfig) -> PretrainConfig:
+    """A configuration file's fields in place of those of `base`.
+
+    Raises:
+        InputError: it cannot be read, a field is unknown, or a value is out of its range.
+    """
     from scalefast.errors import InputError
+    from scalefast.training import PretrainConfig
 
     try:
-        return path.read_text(encoding="utf-8-sig")  # with or without a byte order mark
+        text = path.read_text(encoding="utf-8-sig")  # with or without a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: the configuration cannot be read ({error})") from error
+    return PretrainConfig.from_json(text, base=base, source=str(path))

@@ -73,7 +73,7 @@ def evaluate(
     if loaded.trained_on(second):
         notes.append("The model was pretrained, without labels, on the test videos.")
     drawn = initial_seed(loaded.record, default=seed)
-    random = initial_model(loaded.model, seed=drawn)
+    random = initial_model(loaded.model, seed=drawn, store=first)
     pretraining = (loaded.record or {}).get("config") or {}
     splits = [
         Split(store=store, model=loaded.model, random=random, device=home, pretraining=pretraining)

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from scalefast.calibration import calibrate, scale_inputs
 from scalefast.evaluation.representations import Representations
 
 if TYPE_CHECKING:
+    from scalefast.features import FeatureStore
     from scalefast.model import SCALE
 
 __all__ = ["BASELINES", "COLUMNS", "TITLES", "TRAINED_BASELINES", "Columns", "initial_model", "initial_seed"]
@@ -69,7 +71,7 @@ def initial_seed(record: dict[str, Any] | None, *, default: int) -> int:
     return seed if isinstance(seed, int) and not isinstance(seed, bool) else default
 
 
-def initial_model(model: SCALE, *, seed: int) -> SCALE:
+def initial_model(model: SCALE, *, seed: int, store: FeatureStore | None = None) -> SCALE:
     """A model of the same sizes, with the weights that pretraining with `seed` starts from.
 
     torch's global generator is left as it was.
@@ -77,9 +79,14 @@ def initial_model(model: SCALE, *, seed: int) -> SCALE:
     Args:
         model: gives the sizes, the device and the dtype.
         seed: decides the weights.
+        store: videos that a calibrated model is fitted to, as the trained one was at its end.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         fresh = type(model)(**model.config())
     like = next(model.parameters())
-    return fresh.to(device=like.device, dtype=like.dtype).eval()
+    fresh = fresh.to(device=like.device, dtype=like.dtype).eval()
+    if store is not None and fresh.calibrated:
+        scale_inputs(fresh, store)
+        calibrate(fresh, store)
+    return fresh

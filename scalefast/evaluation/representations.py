@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scalefast.calibration import combine, masked_mean, masked_std
 from scalefast.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -37,10 +38,11 @@ max: `[D]`, largest value over the clips.
 refined: `[H]`, mean over the clips of SCALE's refined features.
 cls: `[H]`, SCALE's CLS.
 ensemble: `[D + 2H]`, mean over the clips of [backbone, refined, CLS], as METHOD's k-NN takes it.
-recommended: `[D + 2H]`, the same three parts, each L2-normalised first, so that none outweighs the others by
-its scale
-    (backbones differ in it by orders of magnitude), and cosine similarity is the mean of the parts'
-    similarities.
+recommended: of a calibrated model `[D + 3H]`: mean, refined, standard deviation of the refined features over the
+clips, and
+    CLS, each less its mean over the training videos, of length 1 and weighted (`scalefast.calibration`). Of others
+    `[D + 2H]`: the ensemble's three parts, each of length 1, so that none outweighs the others by its scale (backbones
+    differ in it by orders of magnitude), and cosine similarity is the mean of the parts' similarities.
 """
 
 REPRESENTATIONS: tuple[Representation, ...] = get_args(Representation)
@@ -63,6 +65,8 @@ class Representations:
     """`[N, H]`."""
     cls: Tensor
     """`[N, H]`."""
+    recommended: Tensor
+    """`[N, D + 3H]` of a calibrated model, `[N, D + 2H]` of others."""
 
     @property
     def mean_std(self) -> Tensor:
@@ -73,11 +77,6 @@ class Representations:
     def ensemble(self) -> Tensor:
         """`[N, D + 2H]`: mean over the clips of [backbone, refined, CLS]."""
         return torch.cat([self.mean, self.refined, self.cls], dim=1)
-
-    @property
-    def recommended(self) -> Tensor:
-        """`[N, D + 2H]`: the parts of the ensemble, each of length 1."""
-        return torch.cat([F.normalize(part, dim=1) for part in (self.mean, self.refined, self.cls)], dim=1)
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in REPRESENTATIONS:
@@ -113,7 +112,7 @@ def represent(
         parts = [represent_sets(model, *batch) for batch in batches]
     columns = {
         name: torch.cat([getattr(part, name) for part in parts])
-        for name in ("mean", "std", "max", "refined", "cls")
+        for name in ("mean", "std", "max", "refined", "cls", "recommended")
     }
     whole = Representations(**columns)
     check_finite_rows(whole.ensemble, store.ids, what="the model's output for a clip")
@@ -139,16 +138,26 @@ def represent_clips(
         for features, positions, lengths in _batches(store, model.feature_dim, home, batch_clips):
             output = model(features, positions, lengths=lengths)
             present = _present(features, lengths)
-            whole = (_masked_std(features, present), _masked_max(features, present), output.video)
-            std, largest, cls = (row[:, None].expand(-1, features.shape[1], -1) for row in whole)
-            columns = (features, std, largest, output.clips, cls)
-            parts.append([values[present].float() for values in columns])
+            whole = (
+                masked_std(features, present),
+                _masked_max(features, present),
+                masked_std(output.clips, present),
+                output.video,
+            )
+            std, largest, *rest = (row[:, None].expand(-1, features.shape[1], -1) for row in whole)
+            columns = [features, std, largest, output.clips, *rest]
+            mean, std, largest, refined, spread, cls = (values[present].float() for values in columns)
+            joined = _recommended(model, mean, refined, spread, cls)
+            parts.append([mean, std, largest, refined, cls, joined])
     videos = torch.repeat_interleave(torch.arange(len(store)), store.lengths).to(parts[0][0].device)
-    mean, std, largest, refined, cls = (torch.cat(column) for column in zip(*parts, strict=True))
+    mean, std, largest, refined, cls, joined = (torch.cat(column) for column in zip(*parts, strict=True))
     check_finite_rows(
         refined, [store.ids[row] for row in videos.tolist()], what="the model's output for a clip"
     )
-    return Representations(mean=mean, std=std, max=largest, refined=refined, cls=cls), videos
+    whole_rows = Representations(
+        mean=mean, std=std, max=largest, refined=refined, cls=cls, recommended=joined
+    )
+    return whole_rows, videos
 
 
 def represent_sets(
@@ -164,13 +173,22 @@ def represent_sets(
     """
     output = model(features, positions, lengths=lengths)
     present = _present(features, lengths)
+    mean, refined = masked_mean(features, present), masked_mean(output.clips, present)
+    cls = output.video.float()
     return Representations(
-        mean=_masked_mean(features, present),
-        std=_masked_std(features, present),
+        mean=mean,
+        std=masked_std(features, present),
         max=_masked_max(features, present),
-        refined=_masked_mean(output.clips, present),
-        cls=output.video.float(),
+        refined=refined,
+        cls=cls,
+        recommended=_recommended(model, mean, refined, masked_std(output.clips, present), cls),
     )
+
+
+def _recommended(model: SCALE, mean: Tensor, refined: Tensor, spread: Tensor, cls: Tensor) -> Tensor:
+    if model.calibrated:
+        return combine(model, torch.cat([mean, refined, spread, cls], dim=1))
+    return torch.cat([F.normalize(part, dim=1) for part in (mean, refined, cls)], dim=1)
 
 
 def check_finite_rows(values: Tensor, ids: Sequence[str], *, what: str) -> None:
@@ -204,18 +222,6 @@ def _present(features: Tensor, lengths: Tensor | None) -> Tensor:
     if lengths is None:
         return torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
     return torch.arange(features.shape[1], device=features.device) < lengths[:, None]
-
-
-def _masked_mean(values: Tensor, present: Tensor) -> Tensor:
-    """`[N, V, W]` and bool `[N, V]` -> `[N, W]`: mean over the clips that are there, summed in fp32."""
-    kept = values.float().masked_fill(~present[..., None], 0.0)
-    return kept.sum(1) / present.sum(1, keepdim=True)
-
-
-def _masked_std(values: Tensor, present: Tensor) -> Tensor:
-    """`[N, W]`: root of the mean square distance from the mean, over the clips that are there."""
-    distance = values.float() - _masked_mean(values, present)[:, None]
-    return _masked_mean(distance.square(), present).sqrt()
 
 
 def _masked_max(values: Tensor, present: Tensor) -> Tensor:

@@ -12,9 +12,11 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from scalefast.errors import InputError
+from scalefast.model import PositionUse
+from scalefast.objective import Objective, SameVideo, Target
 
 __all__ = ["Precision", "PretrainConfig"]
 
@@ -87,6 +89,39 @@ class PretrainConfig:
     mask_ratio: float = 0.25
     """Probability with which a clip is masked and has to be predicted."""
 
+    mcm_weight: float = 0.5
+    """Weight of masked clip modelling in the loss; 0 leaves it out."""
+
+    set_weight: float = 0.5
+    """Weight of set invariance in the loss; 0 leaves it out."""
+
+    center_sets: bool = False
+    """Whether the mean of a set's clips is taken from each of them before the model sees them, so that it learns from
+    what changes within a video (docs/recipe.md); not in the paper."""
+
+    calibrated: bool = False
+    """Whether inputs are scaled, and the recommended representation put together, as the training store has it
+    (`scalefast.calibration`); not in the paper."""
+
+    positions: PositionUse = "all"
+    """Which numbers of a clip's position the model sees: all seven, the two times, or none."""
+
+    same_video: SameVideo = "negative"
+    """Whether other clips of a masked clip's own video are candidates for it ("exclude": they are not)."""
+
+    target: Target = "trained"
+    """What a masked clip is predicted as: its feature through a head that is trained or fixed, or as a moving average
+    ("ema") of the model refines it."""
+
+    target_momentum: float = 0.996
+    """Share of itself that this moving average keeps in a step."""
+
+    variance_weight: float = 0.0
+    """Weight of VICReg's variance and covariance terms on CLS."""
+
+    koleo_weight: float = 0.0
+    """Weight of the KoLeo term on CLS."""
+
     log_every: int = 10
     """Steps from one line of the log to the next; a line holds the mean over those steps."""
 
@@ -108,8 +143,20 @@ class PretrainConfig:
             )
         if self.seed >= 2**63:
             raise InputError(f"seed must be below 2**63, not {self.seed}")
-        if self.precision not in ("auto", "fp32", "bf16"):
-            raise InputError(f"precision must be 'auto', 'fp32' or 'bf16', not {self.precision!r}")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                known = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
+                raise InputError(f"{name} must be {known}, not {getattr(self, name)!r}")
+        for name in ("center_sets", "calibrated"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name} must be true or false, not {getattr(self, name)!r}")
+        if self.mcm_weight == self.set_weight == 0:
+            raise InputError("mcm_weight and set_weight are both 0: nothing is left to learn from")
+
+    @property
+    def objective(self) -> Objective:
+        """The part that says what is optimised."""
+        return Objective(**{name: getattr(self, name) for name in Objective.names()})
 
     def replace(self, **changes: Any) -> PretrainConfig:
         """The same configuration with some fields changed, checked again; an unknown field is an
@@ -182,8 +229,21 @@ _REAL = {
     "dropout": (">=", 0.0, 1.0),
     "temperature": (">", 0.0, None),
     "mask_ratio": (">", 0.0, 1.0),
+    "mcm_weight": (">=", 0.0, None),
+    "set_weight": (">=", 0.0, None),
+    "target_momentum": (">=", 0.0, 1.0),
+    "variance_weight": (">=", 0.0, None),
+    "koleo_weight": (">=", 0.0, None),
 }
 """Lower bound (inclusive or not) and exclusive upper bound of every real-valued field."""
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "precision": get_args(Precision),
+    "positions": get_args(PositionUse),
+    "same_video": get_args(SameVideo),
+    "target": get_args(Target),
+}
+"""Values of every field that is one of a few words."""
 
 _OPTIONAL = {"clip_grad_norm", "checkpoint_every"}
 

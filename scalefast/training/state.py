@@ -29,6 +29,9 @@ def build_task(config: PretrainConfig, *, feature_dim: int) -> SCALEPretraining:
             num_layers=config.num_layers,
             mlp_ratio=config.mlp_ratio,
             dropout=config.dropout,
+            center_sets=config.center_sets,
+            positions=config.positions,
+            calibrated=config.calibrated,
         )
         return SCALEPretraining(
             model,
@@ -37,6 +40,7 @@ def build_task(config: PretrainConfig, *, feature_dim: int) -> SCALEPretraining:
             mask_ratio=config.mask_ratio,
             head_dim=config.head_dim,
             target_dim=config.target_dim,
+            objective=config.objective,
         )
 
 
@@ -60,6 +64,8 @@ def restore(
     part = {name.removeprefix("task/"): t for name, t in tensors.items() if name.startswith("task/")}
     fill(task, part, source=source)
     for name, parameter in task.named_parameters():
+        if not parameter.requires_grad:  # a fixed or moving target: the optimiser does not know it
+            continue
         moments = {moment: tensors.get(f"{moment}/{name}") for moment in _MOMENTS}
         missing = [moment for moment, tensor in moments.items() if tensor is None]
         if missing:

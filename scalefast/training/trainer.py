@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from scalefast._precision import precision_name, resolve_precision
+from scalefast.calibration import calibrate, scale_inputs
+from scalefast.errors import InputError
 from scalefast.training.bank import BankSource, Residence, load_bank
 from scalefast.training.config import PretrainConfig
 from scalefast.training.distributed import join_world
@@ -102,6 +104,7 @@ def pretrain(
                 PretrainConfig.from_dict(read_record(folder.path)["config"]) if resuming else PretrainConfig()
             )
         config = resolved(config, device=world.device)
+        fitted = _fitted_to(store, config)
         if world.device.type == "cpu":
             keep_freed_memory()
 
@@ -117,6 +120,8 @@ def pretrain(
                 say=shown.say,
             )
         task = build_task(config, feature_dim=loaded.feature_dim).to(world.device)
+        if fitted is not None:
+            scale_inputs(task.model, fitted)
         session = Session(config=config, world=world, folder=folder, bank=loaded, task=task, progress=shown)
         record = build_record(config, store=loaded.facts, model=task.model.config())
         world.on_main(lambda: folder.begin(record, resuming=resuming))
@@ -124,6 +129,8 @@ def pretrain(
             session.resume()
         session.begin(held)
         train(session)
+        if fitted is not None:
+            world.on_main(lambda: calibrate(task.model, fitted))
         world.on_main(session.finish)
         last = world.on_main(lambda: (read_log(folder.path / LOG_NAME) or [{}])[-1])
     return RunResult(
@@ -134,6 +141,23 @@ def pretrain(
         is_main=world.is_main,
         notes=tuple(shown.notes),
     )
+
+
+def _fitted_to(
+    store: FeatureStore | BankSource | str | os.PathLike[str], config: PretrainConfig
+) -> FeatureStore | str | os.PathLike[str] | None:
+    """The store that a calibrated model is fitted to; None where there is nothing to fit.
+
+    Raises:
+        InputError: there is no store, features are made while training.
+    """
+    if not config.calibrated:
+        return None
+    if isinstance(store, BankSource):
+        raise InputError(
+            "calibrated=True is fitted to a feature store, and there is none; set calibrated=False"
+        )
+    return store
 
 
 def train(session: Session) -> None:

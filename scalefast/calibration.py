@@ -1,0 +1,137 @@
+"""What a calibrated model keeps beside its weights, fitted to the videos that it is trained on, without labels.
+
+Before training, one number that scales its inputs. After training, how the four parts of the recommended
+representation are put together: their means, and a weight each.
+
+Shapes: `N` videos, `V` clips a video, `D` backbone feature, `H` SCALE's width.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from scalefast.features import FeatureStore
+    from scalefast.model import SCALE
+
+__all__ = ["PARTS", "calibrate", "combine", "parts", "scale_inputs"]
+
+PARTS = ("mean", "refined", "refined_std", "cls")
+"""Of the recommended representation, in its order: D, H, H and H numbers."""
+
+MOST_VIDEOS = 1024
+"""Videos of a store that are looked at, evenly spread."""
+
+AT_A_TIME = 64
+"""Videos that go through the model at once."""
+
+CERTAIN = 0.1
+"""Agreement of a video's halves from which a part counts in full; below it, in proportion."""
+
+
+def scale_inputs(model: SCALE, store: FeatureStore | str | os.PathLike[str]) -> None:
+    """Set `model.input_scale` so that inputs have unit variance: 1 / root mean square of their numbers."""
+    store = _open(store)
+    features, _, lengths = store.sets(_spread(len(store)))
+    features, lengths = features.to(model.input_scale.device).float(), lengths.to(model.input_scale.device)
+    model.input_scale.fill_(1.0)
+    inputs = model.inputs(features, lengths)
+    if (
+        not model.center_sets
+    ):  # as the variance over all clips, so that a common offset does not hide the rest
+        present = torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None]
+        inputs = inputs[present] - inputs[present].mean(0)
+    numbers = inputs.square().sum() / (int(lengths.sum()) * inputs.shape[-1])
+    model.input_scale.copy_(numbers.clamp(min=1e-12).rsqrt())
+
+
+def calibrate(model: SCALE, store: FeatureStore | str | os.PathLike[str]) -> None:
+    """Set `model.part_means` and `model.part_weights` from the videos of a store.
+
+    A part's weight says how far it tells videos apart by what lasts: the cosine similarity of a video's two halves
+    (every other clip), each centred over the videos, averaged and divided by `CERTAIN`, within [0, 1]. A part that
+    says another thing of each half is noise to whoever compares videos, and has no say; where SCALE found nothing to
+    learn, what remains is mean pooling."""
+    store = _open(store)
+    rows = _spread(len(store))
+    whole: list[Tensor] = []
+    halves: tuple[list[Tensor], list[Tensor]] = ([], [])
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        for some in rows.split(AT_A_TIME):
+            features, positions, lengths = (part.to(model.cls_token.device) for part in store.sets(some))
+            whole.append(parts(model, features, positions, lengths))
+            able = lengths >= 2
+            for half, found in enumerate(halves if bool(able.any()) else ()):
+                clips, places = features[able, half::2], positions[able, half::2]
+                found.append(parts(model, clips, places, (lengths[able] + 1 - half) // 2))
+    model.train(was_training)
+    model.part_means.copy_(torch.cat(whole).mean(0))
+    model.part_weights.fill_(1.0)
+    if halves[0]:
+        first, second = (_split(torch.cat(found), model) for found in halves)
+        agreement = [_agreement(a, b) / CERTAIN for a, b in zip(first, second, strict=True)]
+        # Mean pooling is always there.
+        model.part_weights[1:] = torch.tensor(agreement).clamp(0.0, 1.0)[1:]
+
+
+def parts(model: SCALE, features: Tensor, positions: Tensor, lengths: Tensor) -> Tensor:
+    """[N, D + 3H]: the four parts side by side, as they are."""
+    output = model(features, positions.float(), lengths=lengths)
+    present = torch.arange(features.shape[1], device=features.device) < lengths[:, None]
+    pooled = masked_mean(output.backbone, present), masked_mean(output.clips, present)
+    return torch.cat([*pooled, masked_std(output.clips, present), output.video.float()], dim=1)
+
+
+def combine(model: SCALE, values: Tensor) -> Tensor:
+    """[N, D + 3H] -> the same: each part less its mean over the training videos, of length 1, times its weight.
+
+    Without the means, what all videos share would take most of a part's length, more so in one part than in another.
+    """
+    means = _split(model.part_means[None], model)
+    pieces = zip(_split(values, model), means, model.part_weights, strict=True)
+    return torch.cat([weight * _unit(part - mean) for part, mean, weight in pieces], dim=1)
+
+
+def masked_mean(values: Tensor, present: Tensor) -> Tensor:
+    """`[N, V, W]` and bool `[N, V]` -> `[N, W]`: mean over the clips that are there, summed in fp32."""
+    kept = values.float().masked_fill(~present[..., None], 0.0)
+    return kept.sum(1) / present.sum(1, keepdim=True)
+
+
+def masked_std(values: Tensor, present: Tensor) -> Tensor:
+    """`[N, W]`: root of the mean square distance from the mean, over the clips that are there."""
+    distance = values.float() - masked_mean(values, present)[:, None]
+    return masked_mean(distance.square(), present).sqrt()
+
+
+def _split(values: Tensor, model: SCALE) -> tuple[Tensor, ...]:
+    return values.split([model.feature_dim] + 3 * [model.hidden_dim], dim=1)
+
+
+def _agreement(first: Tensor, second: Tensor) -> float:
+    """Mean cosine similarity of row and row, each side centred: [N, W] twice."""
+    return float((_unit(first - first.mean(0)) * _unit(second - second.mean(0))).sum(1).mean())
+
+
+def _unit(values: Tensor) -> Tensor:
+    return F.normalize(values, dim=1)
+
+
+def _open(store: FeatureStore | str | os.PathLike[str]) -> FeatureStore:
+    from scalefast.features import FeatureStore
+
+    return store if isinstance(store, FeatureStore) else FeatureStore.open(Path(store))
+
+
+def _spread(videos: int) -> Tensor:
+    """Rows of up to MOST_VIDEOS videos, evenly spread over a store."""
+    count = min(videos, MOST_VIDEOS)
+    return torch.arange(count) * videos // count
