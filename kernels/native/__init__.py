@@ -42,7 +42,7 @@ def lacking() -> str | None:
         raise ValueError(f"SCALEFAST_NATIVE must be auto, 0 or 1; got {wish!r}")
     if wish == "0" or backend != "auto":
         return "SCALEFAST_NATIVE=0" if wish == "0" else f"SCALEFAST_BACKEND={backend}"
-    reason = _load(LIBRARY)[1]
+    reason = _absent()
     if reason is not None and wish == "1":
         raise ValueError(f"SCALEFAST_NATIVE=1 asks for the native CPU kernels: {reason}")
     return reason
@@ -62,6 +62,11 @@ def serves_native(tensor: Tensor) -> bool:
         ValueError: as `lacking`.
     """
     return tensor.device.type == "cpu" and tensor.dtype in _DTYPES and lacking() is None
+
+
+@torch.compiler.assume_constant_result  # files are nothing for torch.compile to trace
+def _absent() -> str | None:
+    return _load(LIBRARY)[1]
 
 
 @functools.cache

@@ -15,6 +15,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 def plain(monkeypatch):
     for name in ("SCALEFAST_BACKEND", "TRITON_INTERPRET", "SCALEFAST_CHECKS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SCALEFAST_NATIVE", "0")  # a choice of its own: test_native_loading.py
     monkeypatch.setattr(dispatch, "_triton_installed", lambda: True)
     monkeypatch.setattr(dispatch, "_capability_lacks", lambda index: None)
 
@@ -32,7 +33,6 @@ def plain(monkeypatch):
     ],
 )
 def test_who_serves(device, wish, interpret, served, monkeypatch):
-    monkeypatch.setenv("SCALEFAST_NATIVE", "0")  # its own choice: test_native_loading.py
     if wish is not None:
         monkeypatch.setenv("SCALEFAST_BACKEND", wish)
     if interpret is not None:

@@ -283,6 +283,25 @@ def test_a_training_step_is_that_of_the_references(dtype, monkeypatch: pytest.Mo
         assert (grad - plain).abs().max() <= 5 * share * plain.abs().max() + 1e-9
 
 
+def test_a_compiled_graph_holds_them_whole() -> None:
+    """`torch.compile(fullgraph=True)`: nothing of the choice is traced, values are those of eager."""
+    torch._dynamo.reset()
+    qkv, x, token = numbers(3, 5, 3, 2, 8), numbers(3, 4, 8), numbers(8)
+    queries, keys = numbers(3, 8), numbers(6, 8, seed=1)
+
+    def everything() -> list[torch.Tensor]:
+        loss = kernels.sparse_infonce(queries, keys, torch.tensor([0, 1, 5]), temperature=0.2)
+        return [
+            kernels.set_attention_qkv(qkv),
+            kernels.embed_sets(x, x, None, token, token),
+            loss.rows,
+        ]
+
+    compiled = torch.compile(everything, fullgraph=True, backend="aot_eager")
+    for found, expected in zip(compiled(), everything(), strict=True):
+        assert torch.equal(found, expected)
+
+
 def test_the_ops_are_sound_for_torch() -> None:
     qkv, state, rows = numbers(2, 3, 3, 2, 4).requires_grad_(), torch.tensor([1, 2]), torch.arange(2)
     torch.library.opcheck(attention._forward, (qkv, None, state, rows, 0, 0.3))
