@@ -71,7 +71,7 @@ class SCALE(nn.Module, HubModel):
         center_sets: take the mean of a set's clips from each of them first. What is the same in all clips (scene,
             colours, camera) then cannot tell videos apart, so that training learns from what changes; the mean itself
             stays beside CLS in the representations. The paper's model sees the features as they are.
-        positions: which of the numbers that place a clip are seen.
+        position_use: which of the numbers that place a clip are seen.
         calibrated: keep, beside the weights, a scale of the inputs and how the parts of the recommended
             representation are put together, both fitted to the training store (`scalefast.calibration`).
 
@@ -80,7 +80,7 @@ class SCALE(nn.Module, HubModel):
             [0, 1).
     """
 
-    added_fields = ("center_sets", "positions", "calibrated")
+    added_fields = ("center_sets", "position_use", "calibrated")
     input_scale: Tensor  # [], of calibrated models only, as the next two: [D + 3H] and [4]
     part_means: Tensor
     part_weights: Tensor
@@ -94,7 +94,7 @@ class SCALE(nn.Module, HubModel):
         dropout: float = 0.1,
         num_heads: int | None = None,
         center_sets: bool = False,
-        positions: PositionUse = "all",
+        position_use: PositionUse = "all",
         calibrated: bool = False,
     ) -> None:
         super().__init__()
@@ -108,12 +108,12 @@ class SCALE(nn.Module, HubModel):
             )
         if not 0.0 <= dropout < 1.0 or mlp_ratio <= 0:
             raise ValueError(f"dropout must be in [0, 1) and mlp_ratio > 0; got {dropout = }, {mlp_ratio = }")
-        if positions not in get_args(PositionUse):
+        if position_use not in get_args(PositionUse):
             raise ValueError(
-                f"positions must be one of {', '.join(get_args(PositionUse))}; got {positions!r}"
+                f"position_use must be one of {', '.join(get_args(PositionUse))}; got {position_use!r}"
             )
         self.feature_dim, self.hidden_dim, self.num_layers = feature_dim, hidden_dim, num_layers
-        self.center_sets, self.positions, self.calibrated = center_sets, positions, calibrated
+        self.center_sets, self.position_use, self.calibrated = center_sets, position_use, calibrated
         self.mlp_ratio, self.dropout, self.num_heads = mlp_ratio, dropout, heads
         self.input_projection = Linear(feature_dim, hidden_dim)
         self.position_mlp = nn.Sequential(
@@ -141,7 +141,7 @@ class SCALE(nn.Module, HubModel):
             "dropout": self.dropout,
             "num_heads": self.num_heads,
             "center_sets": self.center_sets,
-            "positions": self.positions,
+            "position_use": self.position_use,
             "calibrated": self.calibrated,
         }
 
@@ -211,7 +211,7 @@ class SCALE(nn.Module, HubModel):
         return features * self.input_scale.to(features.dtype) if self.calibrated else features
 
     def _seen(self, positions: Tensor) -> Tensor:
-        first = _FIRST_SEEN[self.positions]
+        first = _FIRST_SEEN[self.position_use]
         return positions if first == 0 else F.pad(positions[..., first:], (first, 0))
 
     def _checked(self, features: Tensor, positions: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:

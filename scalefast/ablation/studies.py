@@ -53,7 +53,7 @@ STUDIES: dict[str, dict[str, Mapping[str, Any]]] = {
     "width": {f"{value}": {"hidden_dim": value} for value in (64, 128, 256, 512)},
     "temperature": {f"{value:g}": {"temperature": value} for value in (0.05, 0.1, 0.2, 0.4)},
     "targets": {value: {"target": value} for value in ("trained", "fixed", "ema")},
-    "positions": {value: {"positions": value} for value in ("all", "time", "none")},
+    "positions": {value: {"position_use": value} for value in ("all", "time", "none")},
     "same_video": {value: {"same_video": value} for value in ("negative", "exclude")},
     "centring": {
         "features as they are": {"center_sets": False},

@@ -132,7 +132,9 @@ class Args(OnlineOptions):
     calibrated: _Truth = None
     """Whether inputs and representations are scaled as the training store has it (False; recommended: True)."""
 
-    positions: Annotated[Literal["all", "time", "none"] | None, tyro.conf.arg(help_behavior_hint="")] = None
+    position_use: Annotated[Literal["all", "time", "none"] | None, tyro.conf.arg(help_behavior_hint="")] = (
+        None
+    )
     """Which numbers of a clip's position the model sees (all)."""
 
     same_video: Annotated[Literal["negative", "exclude"] | None, tyro.conf.arg(help_behavior_hint="")] = None

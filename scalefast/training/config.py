@@ -103,7 +103,7 @@ class PretrainConfig:
     """Whether inputs are scaled, and the recommended representation put together, as the training store has it
     (`scalefast.calibration`); not in the paper."""
 
-    positions: PositionUse = "all"
+    position_use: PositionUse = "all"
     """Which numbers of a clip's position the model sees: all seven, the two times, or none."""
 
     same_video: SameVideo = "negative"
@@ -239,7 +239,7 @@ _REAL = {
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "precision": get_args(Precision),
-    "positions": get_args(PositionUse),
+    "position_use": get_args(PositionUse),
     "same_video": get_args(SameVideo),
     "target": get_args(Target),
 }

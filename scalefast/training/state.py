@@ -30,7 +30,7 @@ def build_task(config: PretrainConfig, *, feature_dim: int) -> SCALEPretraining:
             mlp_ratio=config.mlp_ratio,
             dropout=config.dropout,
             center_sets=config.center_sets,
-            positions=config.positions,
+            position_use=config.position_use,
             calibrated=config.calibrated,
         )
         return SCALEPretraining(

@@ -131,7 +131,7 @@ def test_a_centred_model_is_the_plain_one_on_centred_clips(batch):
 
 @pytest.mark.parametrize(("seen", "changed"), [("all", []), ("time", [0, 1, 2, 3, 4]), ("none", range(7))])
 def test_positions_that_are_not_seen_change_nothing(batch, seen, changed):
-    model = build(positions=seen).eval().model
+    model = build(position_use=seen).eval().model
     x, p = batch[0].flatten(0, 1), batch[1].flatten(0, 1)
     for column in range(7):
         other = p.clone()
@@ -140,7 +140,7 @@ def test_positions_that_are_not_seen_change_nothing(batch, seen, changed):
 
 
 def test_options_survive_saving_and_older_files_load(tmp_path):
-    model = SCALE(48, hidden_dim=32, center_sets=True, positions="time", calibrated=True)
+    model = SCALE(48, hidden_dim=32, center_sets=True, position_use="time", calibrated=True)
     model.input_scale.fill_(3.0)
     again = SCALE.from_pretrained(model.save_pretrained(tmp_path / "new"))
     assert again.config() == model.config() and float(again.input_scale) == 3.0

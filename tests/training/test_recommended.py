@@ -21,7 +21,7 @@ FILES = ("model.safetensors", "config.json", "pretraining.safetensors", "log.jso
     [
         {},
         {"target": "ema", "koleo_weight": 0.1, "variance_weight": 0.1, "same_video": "exclude"},
-        {"mcm_weight": 0.0, "positions": "time"},
+        {"mcm_weight": 0.0, "position_use": "time"},
         {"set_weight": 0.0},
     ],
     ids=["recommended", "ema", "set", "mcm"],
