@@ -1,24 +1,39 @@
-"""Ways to decode the clips of a video, and a 10 s H.264 video to try them on.
+"""Ways to decode the clips of a video, ours and others', and 10 s H.264 videos to try them on.
 
-`python benchmarks/programs/decode_ways.py [VIDEO]` prints clips/s and frames/s of each way side by side.
-Every way takes (path, clips) and returns uint8 [N, T, S, S, 3]; all decode with one thread.
+`python benchmarks/programs/decode_ways.py [VIDEO]` prints frames/s of each way side by side, for 340x256 and 640x360 if
+no video is given, and how much faster two worker processes are than one. Every way takes (path, clips) and returns
+uint8 [N, T, S, S, 3]; all decode with one thread. Ways of other libraries are the usual ones: one seek and decode for
+each clip, whole frames, then crop and resize.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import av
 import numpy as np
 
-from scalefast.video import ClipSpec, decode_clips, probe, sample_clips, test_recipe, train_recipe
+from scalefast.video import (
+    ClipSpec,
+    decode_clips,
+    isolated_map,
+    load_clips,
+    probe,
+    sample_clips,
+    test_recipe,
+    train_recipe,
+)
 
 Way = Callable[[Path, Sequence[ClipSpec]], np.ndarray]
+SIZES = {"340x256": (256, 340), "640x360": (360, 640)}
+"""Name -> (height, width) of the videos that are rendered."""
 
 
 def render(path: Path, *, seconds: int = 10, height: int = 256, width: int = 340) -> Path:
@@ -101,7 +116,86 @@ def _take(numbered, clip: ClipSpec) -> np.ndarray:
     return np.stack([pictures[number] for number in clip.frames])
 
 
+def _resized(pictures: np.ndarray, clip: ClipSpec) -> np.ndarray:
+    """Whole frames [T, H, W, 3] of the clip, cut and resized with torch, as torchvision's transforms do."""
+    import torch
+
+    torch.set_num_threads(1)
+    top, left, height, width = (round(number) for number in clip.box)
+    box = torch.from_numpy(pictures).permute(0, 3, 1, 2)[..., top : top + height, left : left + width]
+    if box.shape[-1] != clip.size:
+        box = torch.nn.functional.interpolate(
+            box, size=(clip.size, clip.size), mode="bilinear", antialias=True
+        )
+    box = box.flip(-1) if clip.flip else box
+    return box.permute(0, 2, 3, 1).numpy()
+
+
+def by_torchcodec() -> Way:
+    """torchcodec; ImportError where it is absent."""
+    try:
+        from torchcodec.decoders import VideoDecoder
+    except RuntimeError as error:  # FFmpeg's libraries are not there
+        raise ImportError(str(error).strip().partition("\n")[0]) from error
+
+    def decode(path: Path, clips: Sequence[ClipSpec]) -> np.ndarray:
+        decoder = VideoDecoder(path, dimension_order="NHWC", num_ffmpeg_threads=1)
+        return np.stack([_resized(decoder.get_frames_at(list(c.frames)).data.numpy(), c) for c in clips])
+
+    return decode
+
+
+def by_decord() -> Way:
+    """decord; ImportError where it is absent."""
+    import decord
+
+    def decode(path: Path, clips: Sequence[ClipSpec]) -> np.ndarray:
+        reader = decord.VideoReader(str(path), num_threads=1)
+        return np.stack([_resized(reader.get_batch(list(clip.frames)).asnumpy(), clip) for clip in clips])
+
+    return decode
+
+
+def by_opencv() -> Way:
+    """OpenCV; ImportError where it is absent."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "threads;1"
+
+    def picture(frame: np.ndarray, clip: ClipSpec) -> np.ndarray:
+        top, left, height, width = (round(number) for number in clip.box)
+        box = cv2.cvtColor(frame[top : top + height, left : left + width], cv2.COLOR_BGR2RGB)
+        if height != clip.size:
+            box = cv2.resize(box, (clip.size, clip.size), interpolation=cv2.INTER_LINEAR)
+        return box[:, ::-1] if clip.flip else box
+
+    def decode(path: Path, clips: Sequence[ClipSpec]) -> np.ndarray:
+        video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+        result = []
+        for clip in clips:
+            video.set(cv2.CAP_PROP_POS_FRAMES, clip.frames[0])
+            pictures = {}
+            for number in range(clip.frames[0], clip.frames[-1] + 1):
+                if not video.grab():
+                    raise AssertionError(f"OpenCV ends before frame {number}")
+                if number in clip.frames:
+                    pictures[number] = picture(video.retrieve()[1], clip)
+            result.append(np.stack([pictures[number] for number in clip.frames]))
+        video.release()
+        return np.stack(result)
+
+    return decode
+
+
 WAYS: dict[str, Way] = {"one pass": one_pass, "one seek a clip": seek_per_clip, "PyAV plainly": plainly}
+PEERS: dict[str, Callable[[], Way]] = {
+    "PyAV": lambda: seek_per_clip,
+    "torchcodec": by_torchcodec,
+    "decord": by_decord,
+    "OpenCV": by_opencv,
+}
+"""Libraries in the usual way, one seek and decode a clip; made when asked for."""
 
 
 def cases(path: Path) -> dict[str, tuple[list[ClipSpec], str]]:
@@ -117,16 +211,22 @@ def cases(path: Path) -> dict[str, tuple[list[ClipSpec], str]]:
     }
 
 
-def verify(path: Path) -> None:
-    """Refuse to go on unless all ways give the same frames, and nearly the same pictures of resized boxes."""
+def verify(path: Path, peers: dict[str, Way] | None = None) -> None:
+    """Refuse to go on unless all ways give the same frames, and nearly the same pictures of resized boxes.
+
+    Args:
+        path: the video.
+        peers: ways to hold against one pass on random clips; None: each case's own.
+    """
     side = 2 * (min(probe(path).height, probe(path).width) // 2)
     for what, (clips, other) in cases(path).items():
         whole = [replace(clip, box=(0, 0, side, side), size=side, flip=False) for clip in clips[:4]]
-        if not np.array_equal(one_pass(path, whole), WAYS[other](path, whole)):
-            raise AssertionError(f"{what}: {other!r} and one pass do not give the same frames")
-        apart = np.abs(one_pass(path, clips[:4]).astype(int) - WAYS[other](path, clips[:4])).mean()
-        if apart > 8:  # of 255: resizing and cutting in another order moves edges by up to a pixel
-            raise AssertionError(f"{what}: {other!r} and one pass differ by {apart:.1f} levels")
+        for name, way in (peers if peers is not None else {other: WAYS[other]}).items():
+            if not np.array_equal(one_pass(path, whole), way(path, whole)):
+                raise AssertionError(f"{what}: {name!r} and one pass do not give the same frames")
+            apart = np.abs(one_pass(path, clips[:4]).astype(int) - way(path, clips[:4])).mean()
+            if apart > 8:  # of 255: resizing and cutting in another order moves edges by up to a pixel
+                raise AssertionError(f"{what}: {name!r} and one pass differ by {apart:.1f} levels")
 
 
 def compare(path: Path, clips: Sequence[ClipSpec], other: str, *, rounds: int = 5) -> tuple[float, float]:
@@ -140,17 +240,51 @@ def compare(path: Path, clips: Sequence[ClipSpec], other: str, *, rounds: int = 
     return best[0], best[1]
 
 
+def videos_per_second(path: Path, *, workers: int, videos: int = 12) -> float:
+    """How many videos like this one so many worker processes load, from the file to 16 clips in the caller's hands."""
+    job = partial(load_clips, recipe=train_recipe(), seed=0, video_id="benchmark")
+    outcomes = isolated_map(job, [str(path)] * (videos + workers), workers=workers, window=2 * workers)
+    for _ in range(workers):  # the processes start
+        next(outcomes).result()
+    begin = time.perf_counter()
+    for outcome in outcomes:
+        outcome.result()
+    return videos / (time.perf_counter() - begin)
+
+
+def report(path: Path) -> None:
+    """Print what all ways reach on this video."""
+    verify(path)
+    for what, (clips, other) in cases(path).items():
+        ours, theirs = compare(path, clips, other)
+        frames = sum(len(clip.frames) for clip in clips)
+        print(
+            f"  {what}: {frames / ours:.0f} frames/s in one pass, {frames / theirs:.0f} with {other}: "
+            f"{theirs / ours:.2f} times"
+        )
+    clips, _ = cases(path)["16 random clips"]
+    for name, make in PEERS.items():
+        try:
+            way = make()
+        except ImportError as error:
+            print(f"  {name}: absent ({error})")
+            continue
+        verify(path, {name: way})
+        WAYS[name] = way
+        ours, theirs = compare(path, clips, name)
+        print(f"  16 random clips with {name}, one seek a clip: ours is {theirs / ours:.2f} times as fast")
+    one, two = (max(videos_per_second(path, workers=workers) for _ in range(3)) for workers in (1, 2))
+    print(f"  {one:.1f} videos/s with one worker, {two:.1f} with two: {two / one:.2f} times")
+
+
 def main(words: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(words[0]) if words else render(Path(folder) / "video.mp4")
-        verify(path)
-        for what, (clips, other) in cases(path).items():
-            ours, theirs = compare(path, clips, other)
-            frames = sum(len(clip.frames) for clip in clips)
-            print(
-                f"{what}: {frames / ours:.0f} frames/s in one pass, {frames / theirs:.0f} with {other}: "
-                f"{theirs / ours:.2f} times"
-            )
+        paths = {word: Path(word) for word in words}
+        for name, (height, width) in SIZES.items() if not words else ():
+            paths[name] = render(Path(folder) / f"{name}.mp4", height=height, width=width)
+        for name, path in paths.items():
+            print(f"{name}:")
+            report(path)
 
 
 if __name__ == "__main__":

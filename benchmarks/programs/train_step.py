@@ -37,20 +37,10 @@ class DenseSCALE(nn.Module):
         self.task = task
 
     def forward(self, features: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-        model, task = self.task.model, self.task
+        task = self.task
         videos, _, clips, dim = features.shape
-        x = plain(model.input_projection, features.flatten(0, 1))
-        places = plain(model.position_mlp, positions.flatten(0, 1))
-        x = torch.where(mask.flatten(0, 1)[..., None], model.mask_token, x) + places
-        x = torch.cat([model.cls_token.expand(2 * videos, 1, -1), x], 1)
-        for block in model.blocks:
-            qkv = plain(block.qkv, block.norm1(x)).unflatten(-1, (3, block.num_heads, -1))
-            q, k, v = qkv.permute(2, 0, 3, 1, 4)
-            weights = self._drop(torch.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, -1))
-            x = x + self._drop(plain(block.projection, (weights @ v).transpose(1, 2).flatten(2)))
-            hidden = self._drop(F.gelu(plain(block.fc1, block.norm2(x))))
-            x = x + self._drop(plain(block.fc2, hidden))
-        x = model.norm(x)
+        sets = (part.flatten(0, 1) for part in (features, positions, mask))
+        x = plain_tokens(task.model, *sets, dropout=task.model.dropout if self.training else 0.0)
         predictions = F.normalize(plain(task.prediction_head, x[:, 1:].flatten(0, 1)), dim=1)
         targets = F.normalize(plain(task.target_head, features.reshape(-1, dim)), dim=1)
         own = torch.arange(2 * videos * clips)
@@ -60,8 +50,27 @@ class DenseSCALE(nn.Module):
         across, own = first @ second.T / task.temperature, torch.arange(videos)
         return (mcm + (F.cross_entropy(across, own) + F.cross_entropy(across.T, own)) / 2) / 2
 
-    def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.task.model.dropout, self.training)
+
+def plain_tokens(
+    model: nn.Module, features: Tensor, positions: Tensor, mask: Tensor | None = None, *, dropout: float = 0.0
+) -> Tensor:
+    """The aggregator written plainly: [B, V, D], [B, V, 7], bool [B, V] or None -> [B, 1 + V, H]."""
+
+    def drop(x: Tensor) -> Tensor:
+        return F.dropout(x, dropout, training=dropout > 0)
+
+    x = plain(model.input_projection, features)
+    if mask is not None:
+        x = torch.where(mask[..., None], model.mask_token, x)
+    x = torch.cat([model.cls_token.expand(len(x), 1, -1), x + plain(model.position_mlp, positions)], 1)
+    for block in model.blocks:
+        qkv = plain(block.qkv, block.norm1(x)).unflatten(-1, (3, block.num_heads, -1))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        weights = drop(torch.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, -1))
+        x = x + drop(plain(block.projection, (weights @ v).transpose(1, 2).flatten(2)))
+        hidden = drop(F.gelu(plain(block.fc1, block.norm2(x))))
+        x = x + drop(plain(block.fc2, hidden))
+    return model.norm(x)
 
 
 def plain(layers: nn.Module, x: Tensor) -> Tensor:

@@ -1,0 +1,51 @@
+"""How fast do features of clips become vectors of videos, beside the authors' form (fp32, eager, 512 at a time)?"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from scalefast import SCALE, FeatureStore
+from scalefast.evaluation import represent
+
+
+@pytest.fixture(scope="module")
+def plain_tokens():
+    """The model written plainly, of benchmarks/programs/train_step.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parent / "programs"))
+        import train_step
+
+        yield train_step.plain_tokens
+
+
+def test_embedding(benchmark, side_by_side, smaller, plain_tokens, tmp_path):
+    videos, dim = (32, 32) if smaller else (4096, 768)
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(videos, 16, dim, generator=generator).half()
+    store = FeatureStore.create(tmp_path / "store", features=features)
+    torch.manual_seed(0)
+    model = SCALE(dim).eval()
+
+    @torch.no_grad()
+    def authors():
+        parts = []
+        for start in range(0, videos, 512):
+            rows = slice(start, start + 512)
+            x, positions = store.features[rows].float(), store.positions[rows].float()
+            tokens = plain_tokens(model, x, positions)
+            cls = tokens[:, :1].expand(-1, 16, -1)
+            parts.append(torch.cat([x, tokens[:, 1:], cls], 2).mean(1))
+        return torch.cat(parts)
+
+    def ours():
+        return represent(model, store, device="cpu").ensemble
+
+    expected = authors()
+    assert (ours() - expected).abs().max() <= 2e-2 * expected.abs().max()
+    benchmark.extra_info.update(videos=videos, threads=torch.get_num_threads(), load=os.getloadavg()[0])
+    best = side_by_side.race(benchmark, ours, {"authors' form": authors}, rounds=3)
+    benchmark.extra_info["videos_per_second"] = {name: videos / seconds for name, seconds in best.items()}
