@@ -9,18 +9,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scalefast.cvrl._finetune import ClipAccuracy, FinetuneConfig, Finetuned, finetune
+    from scalefast.cvrl._launch import ClipRunResult
     from scalefast.cvrl.config import ClipTraining, CVRLConfig
+    from scalefast.cvrl.linear import evaluate_linear
     from scalefast.cvrl.recipes import demo, k400
     from scalefast.cvrl.task import CVRLLosses, CVRLTask
-    from scalefast.cvrl.trainer import CVRLResult, train_cvrl
+    from scalefast.cvrl.trainer import train_cvrl
 
 __all__ = [
     "CVRLConfig",
     "CVRLLosses",
-    "CVRLResult",
     "CVRLTask",
+    "ClipAccuracy",
+    "ClipRunResult",
     "ClipTraining",
+    "FinetuneConfig",
+    "Finetuned",
     "demo",
+    "evaluate_linear",
+    "finetune",
     "k400",
     "train_cvrl",
 ]
@@ -28,10 +36,15 @@ __all__ = [
 _HOMES = {
     "CVRLConfig": "config",
     "CVRLLosses": "task",
-    "CVRLResult": "trainer",
     "CVRLTask": "task",
+    "ClipAccuracy": "_finetune",
+    "ClipRunResult": "_launch",
     "ClipTraining": "config",
+    "FinetuneConfig": "_finetune",
+    "Finetuned": "_finetune",
     "demo": "recipes",
+    "evaluate_linear": "linear",
+    "finetune": "_finetune",
     "k400": "recipes",
     "train_cvrl": "trainer",
 }

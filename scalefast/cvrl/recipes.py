@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from scalefast.backbones.r3d import R3DConfig
 from scalefast.cvrl.config import ClipTraining, CVRLConfig
+from scalefast.video import cvrl_augmentation
 
 __all__ = ["RECIPES", "demo", "k400"]
 
@@ -14,14 +17,28 @@ def k400() -> CVRLConfig:
 
 
 def demo() -> CVRLConfig:
-    """A small network for the rendered demo set, minutes on a CPU."""
+    """A small R3D for the rendered demo set (288 videos of 80 x 96), minutes on a CPU.
+
+    Its stem begins as computed motion filters and trains with the rest: with a convolution of random weights the
+    network told videos apart by their looks, and not the motions that are the demo's classes (150 steps; linear probe
+    10% before and after, while 40% of the clips found their partner). Neither blurred nor solarised: the published blur
+    reaches 2 pixels, which is most of the texture of frames this small.
+    """
+    first, second = (dataclasses.replace(cvrl_augmentation(view), blur=0.0, solarise=0.0) for view in (1, 2))
     return CVRLConfig(
-        encoder=R3DConfig(depth="tiny", width=0.5, size=48, num_frames=8, stride=6),
+        encoder=R3DConfig(depth="tiny", stem="motion-energy", norm="group", size=64, num_frames=16, stride=4),
         hidden_dim=256,
         hidden_layers=1,
         projection_dim=64,
+        temperature=0.2,
+        views=(first, second),
         training=ClipTraining(
-            epochs=40, batch_size=48, learning_rate=0.03, warmup_epochs=2, weight_decay=1e-4
+            epochs=10,
+            batch_size=48,
+            optimizer="adamw",
+            learning_rate=3e-3,
+            weight_decay=1e-4,
+            warmup_epochs=2,
         ),
     )
 

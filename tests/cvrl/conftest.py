@@ -30,7 +30,7 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> VideoList:
-    """Eight videos of 24 frames of 32 x 40 pixels in two class folders: a bright square that moves on noise."""
+    """Eight videos of 24 frames of 32 x 40 pixels in two class folders: a green or red square that moves on noise."""
     pytest.importorskip("av")
     from scalefast.demo import write_video
 
@@ -42,7 +42,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> VideoList:
         for t in range(24):
             frame = ground.copy()
             y, x = (4 + t, 4 + number) if number % 2 else (4 + number, 4 + t)
-            frame[y : y + 6, x : x + 6] = 128 + random.integers(0, 100)
+            frame[y : y + 6, x : x + 6] = (40, 255, 40) if number % 2 else (255, 40, 40)
             frames.append(frame)
         folder = root / ("down" if number % 2 else "right")
         folder.mkdir(exist_ok=True)

@@ -10,7 +10,7 @@ from scalefast.cli import main
 from scalefast.features import FeatureStore
 
 SMALL = [
-    "--recipe", "demo", "--depth", "tiny", "--width", "0.125", "--num-frames", "4", "--stride", "2", "--size", "16",
+    "--recipe", "k400", "--depth", "tiny", "--width", "0.125", "--num-frames", "4", "--stride", "2", "--size", "16",
     "--epochs", "1", "--batch-size", "4", "--precision", "fp32", "--workers", "1", "--device", "cpu",
 ]  # fmt: skip
 

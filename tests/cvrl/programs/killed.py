@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.utils.tensorboard  # for all children, once
 
-from scalefast.cvrl import CVRLConfig, _run, train_cvrl, trainer
+from scalefast.cvrl import CVRLConfig, _launch, _run, train_cvrl, trainer
 from scalefast.training import checkpoint
 from scalefast.video import VideoList
 
@@ -52,7 +52,7 @@ def in_the_middle_of_a_checkpoint() -> None:
 
 # Checkpoints follow steps 2, 4 and 6 of 6.
 MOMENTS = {
-    "scan": lambda: at_call(trainer, "usable_videos", 1),
+    "scan": lambda: at_call(_launch, "usable_videos", 1),
     "step_4": lambda: at_call(_run, "take_step", 4, after=True),
     "checkpoint": in_the_middle_of_a_checkpoint,
     "before_the_backbone": lambda: at_call(trainer, "write_backbone", 1),

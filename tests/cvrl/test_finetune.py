@@ -1,0 +1,175 @@
+"""Fine-tuning with labels, and linear evaluation: what they learn, what they leave, what they refuse."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from scalefast.backbones import R3D, R3DConfig, load_backbone, save_r3d
+from scalefast.cvrl import ClipTraining, FinetuneConfig, evaluate_linear, finetune
+from scalefast.errors import DataError, InputError
+from scalefast.features import FeatureStore
+from scalefast.video import VideoList
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """An untrained backbone folder; group normalisation, so that few videos suffice."""
+    folder = tmp_path_factory.mktemp("start") / "start"
+    save_r3d(R3D(R3DConfig(depth="tiny", width=0.25, num_frames=4, stride=2, size=32, norm="group")), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def settings():
+    training = ClipTraining(
+        epochs=15,
+        batch_size=8,
+        optimizer="adamw",
+        learning_rate=5e-3,
+        warmup_epochs=1,
+        precision="fp32",
+        log_every=10,
+    )
+    return FinetuneConfig(temporal=2, spatial=1, training=training)
+
+
+@pytest.fixture(scope="module")
+def tuned(videos, start, settings, tmp_path_factory):
+    out = tmp_path_factory.mktemp("tuned") / "run"
+    return finetune(start, train=videos, test=videos, out=out, config=settings, workers=2, progress=False)
+
+
+def test_it_learns_its_training_videos(tuned):
+    assert tuned.labelled == 8 and tuned.accuracy.video >= 0.75
+    told = json.loads((tuned.run.folder / "results.json").read_text())
+    assert told["finetune"] == dataclasses.asdict(tuned.accuracy) and told["test_videos"] == 8
+
+
+def test_the_folder_is_a_backbone(tuned, start):
+    before, after = load_backbone(start), load_backbone(tuned.run.folder)
+    assert after.describe()["source"]["kind"] == "fine-tuned" and after.weights_hash != before.weights_hash
+
+
+def test_a_finished_run_judges_the_same_again(tuned, videos, start, settings):
+    again = finetune(
+        start,
+        train=videos,
+        test=videos,
+        out=tuned.run.folder,
+        config=settings,
+        resume=True,
+        workers=1,
+        progress=False,
+    )
+    assert again.accuracy == tuned.accuracy and again.run.resumed_from == again.run.steps
+
+
+def test_a_share_of_the_labels(videos, start, settings, tmp_path):
+    one = dataclasses.replace(
+        settings, label_share=0.25, training=dataclasses.replace(settings.training, epochs=1)
+    )
+    run = finetune(
+        start, train=videos, test=videos, out=tmp_path / "run", config=one, workers=1, progress=False
+    )
+    assert run.labelled == 2
+    assert json.loads((run.run.folder / "run.json").read_text())["config"]["label_share"] == 0.25
+
+
+def test_another_backbone_is_not_resumed(tuned, videos, settings, tmp_path):
+    save_r3d(
+        R3D(R3DConfig(depth="tiny", width=0.25, num_frames=4, stride=2, size=32, norm="group", seed=1)),
+        tmp_path / "start",
+    )
+    with pytest.raises(InputError, match=r"config\.weights was"):
+        finetune(
+            tmp_path / "start",
+            train=videos,
+            test=videos,
+            out=tuned.run.folder,
+            config=settings,
+            resume=True,
+            progress=False,
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"label": None}, "needs one label a video, found None"),
+        ({"label": (0, 1)}, r"needs one label a video, found \(0, 1\)"),
+        ({"label": 7}, r"classes \[7\] have no training video"),
+    ],
+)
+def test_labels_that_do_not_fit(videos, start, settings, tmp_path, change, message):
+    entries = (dataclasses.replace(videos[0], **change), *videos.entries[1:])
+    test = VideoList(entries=entries, source="the test list")
+    with pytest.raises(InputError, match=message):
+        finetune(start, train=videos, test=test, out=tmp_path / "run", config=settings, progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_test_video_that_does_not_decode_is_named(tuned, videos, start, settings, tmp_path):
+    absent = dataclasses.replace(videos[0], path=tmp_path / "absent.mp4")
+    test = VideoList(entries=(absent, *videos.entries[1:]))
+    with pytest.raises(DataError, match=f"{absent.id}: the test video does not decode"):
+        finetune(
+            start,
+            train=videos,
+            test=test,
+            out=tuned.run.folder,
+            config=settings,
+            resume=True,
+            workers=1,
+            progress=False,
+        )
+
+
+@pytest.mark.parametrize(
+    "changes", [{"label_share": 0.0}, {"label_share": 1.5}, {"temporal": 0}, {"spatial": 2}]
+)
+def test_settings_that_cannot_be(changes):
+    with pytest.raises(InputError, match=next(iter(changes))):
+        FinetuneConfig(**changes)
+
+
+def store(tmp_path, name, *, views, noise, seed):
+    """60 videos of 3 classes: clips of a class lie in one direction, with noise; each clip of another length."""
+    random = np.random.default_rng(seed)
+    centres = np.eye(3, 12)
+    labels = np.arange(60) % 3
+    features = centres[labels][:, None] + noise * random.standard_normal((60, views, 12))
+    features *= random.uniform(0.1, 10, (60, views, 1))  # which L2 normalisation takes away
+    ids = [f"{name}{i}" for i in range(60)]
+    return FeatureStore.create(tmp_path / name, features=features.astype(np.float32), labels=labels, ids=ids)
+
+
+def test_views_together_are_worth_more_than_one(tmp_path):
+    train = store(tmp_path, "train", views=4, noise=0.5, seed=0)
+    test = store(tmp_path, "test", views=8, noise=0.5, seed=1)
+    accuracy = evaluate_linear(train, test)
+    assert 0.5 < accuracy.clip < accuracy.video and accuracy.video > 0.9
+    few = evaluate_linear(train, test, label_share=0.05)
+    assert few.video < accuracy.video
+
+
+def test_lengths_do_not_matter(tmp_path):
+    train, test = (
+        store(tmp_path, name, views=2, noise=0.02, seed=i) for i, name in enumerate(("train", "test"))
+    )
+    assert evaluate_linear(train, test) == evaluate_linear(train, test)
+    assert evaluate_linear(train, test).clip == 1.0
+
+
+def test_sets_of_different_sizes_are_refused(tmp_path):
+    train = store(tmp_path, "train", views=2, noise=0.1, seed=0)
+    parts = [torch.rand(1 + i % 2, 12) for i in range(6)]
+    ragged = FeatureStore.create(
+        tmp_path / "ragged", features=parts, labels=np.arange(6) % 3, ids=list("abcdef")
+    )
+    with pytest.raises(InputError, match="different numbers of clips"):
+        evaluate_linear(train, ragged)
