@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -14,7 +15,9 @@ from scalefast.cli._machine import own_cpus, usable_device
 from scalefast.cli._videos import VideoOptions, read_part
 
 if TYPE_CHECKING:
-    from scalefast.video import ClipRecipe
+    from scalefast.backbones import FrozenBackbone
+    from scalefast.features import ExtractSummary
+    from scalefast.video import ClipRecipe, VideoList
 
 __all__ = ["Args", "run"]
 
@@ -89,7 +92,7 @@ class Args(VideoOptions):
     """Of the features in the store."""
 
     workers: _Whole = None
-    """Processes that decode. Without it: one for each CPU."""
+    """Processes (or Ray actors) that decode. Without it: one for each CPU."""
 
     batch_clips: int = 16
     """Clips that go through the backbone together."""
@@ -99,6 +102,15 @@ class Args(VideoOptions):
 
     timeout: float = 60.0
     """Seconds after which a video that is still being decoded counts as bad; large files get more."""
+
+    engine: Literal["local", "ray"] = "local"
+    """local: this process and its workers (each of them, under torchrun). ray: the actors of a Ray cluster."""
+
+    ray_address: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="")] = None
+    """Ray cluster to join (auto, ray://host:10001). Without it: one on this machine, for this extraction."""
+
+    backbone_actors: _Whole = None
+    """Ray actors that run the backbone. Without it: one for each GPU of the cluster, or one."""
 
     quiet: bool = False
     """Print no progress, only the counts."""
@@ -116,36 +128,13 @@ def run(args: Args) -> int:
     # CPUs to the decoders. 2 CPUs, r3d-tiny, 24 videos of 5 s: 13.9 videos/s against 11.6, and 8.1 against
     # 1.8 while the machine was busy with other things too (November 2026).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import torch
-
-    from scalefast.backbones import load_backbone
-    from scalefast.features import extract
-
-    videos = read_part(args.videos, args, part=args.split, subset=args.subset)
     rank, world_size = (int(os.environ.get(name, default)) for name, default in _RANKS)
-    precision = None if args.precision == "auto" else args.precision
-    backbone = load_backbone(
-        args.backbone, checkpoint=args.checkpoint, device=usable_device(args.device), dtype=precision
-    )
-    stride = backbone.stride if args.stride is None else args.stride
+    videos = read_part(args.videos, args, part=args.split, subset=args.subset)
     try:
-        summary = extract(
-            videos,
-            backbone=backbone,
-            out=args.out,
-            recipe=clip_recipe(args, num_frames=backbone.num_frames, stride=stride, size=backbone.size),
-            positions=args.positions,
-            seed=args.seed,
-            workers=args.workers or own_cpus(),
-            batch_clips=args.batch_clips,
-            shard_videos=args.shard_videos,
-            dtype=getattr(torch, args.dtype),
-            timeout=args.timeout,
-            overwrite=args.overwrite,
-            progress=not args.quiet and rank == 0,
-            rank=rank,
-            world_size=world_size,
-        )
+        if args.engine == "ray":
+            summary = _on_ray(args, videos)
+        else:
+            summary = _here(args, videos, rank=rank, world_size=world_size)
     except KeyboardInterrupt:
         print(
             f"stopped; finished shards are in {args.out}; the same command goes on from there",
@@ -157,6 +146,65 @@ def run(args: Args) -> int:
     if not args.quiet:
         print(f"extract: {summary.speed(price_per_hour=args.price_per_hour)}", file=sys.stderr)
     return 0
+
+
+def _here(args: Args, videos: VideoList, *, rank: int, world_size: int) -> ExtractSummary:
+    """By this process and its workers, one of `world_size`."""
+    from scalefast.features import extract
+
+    backbone = _load(
+        usable_device(args.device), name=args.backbone, checkpoint=args.checkpoint, precision=args.precision
+    )
+    given = _arguments(args, backbone)
+    workers = args.workers or own_cpus()
+    shown = not args.quiet and rank == 0
+    return extract(
+        videos, backbone=backbone, workers=workers, progress=shown, rank=rank, world_size=world_size, **given
+    )
+
+
+def _on_ray(args: Args, videos: VideoList) -> ExtractSummary:
+    """By the actors of a Ray cluster; this machine loads the backbone only to know its clips."""
+    from scalefast.features import extract_on_ray
+
+    load = partial(_load, name=args.backbone, checkpoint=args.checkpoint, precision=args.precision)
+    return extract_on_ray(
+        videos,
+        load=load,
+        address=args.ray_address,
+        backbones=args.backbone_actors,
+        decoders=args.workers,
+        progress=not args.quiet,
+        **_arguments(args, load("cpu")),
+    )
+
+
+def _load(
+    device: str, *, name: str, checkpoint: Path | None, precision: Literal["auto", "fp32", "bf16", "fp16"]
+) -> FrozenBackbone:
+    from scalefast.backbones import load_backbone
+
+    return load_backbone(
+        name, checkpoint=checkpoint, device=device, dtype=None if precision == "auto" else precision
+    )
+
+
+def _arguments(args: Args, backbone: FrozenBackbone) -> dict[str, Any]:
+    """What both engines are given alike."""
+    import torch
+
+    stride = backbone.stride if args.stride is None else args.stride
+    return {
+        "out": args.out,
+        "recipe": clip_recipe(args, num_frames=backbone.num_frames, stride=stride, size=backbone.size),
+        "positions": args.positions,
+        "seed": args.seed,
+        "batch_clips": args.batch_clips,
+        "shard_videos": args.shard_videos,
+        "dtype": getattr(torch, args.dtype),
+        "timeout": args.timeout,
+        "overwrite": args.overwrite,
+    }
 
 
 def clip_recipe(args: Args, *, num_frames: int, stride: float, size: int) -> ClipRecipe:

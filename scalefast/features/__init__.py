@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from scalefast.features._summary import ExtractSummary
     from scalefast.features._writer import StoreWriter
     from scalefast.features.extraction import extract
+    from scalefast.features.ray_extraction import extract_on_ray
     from scalefast.features.store import FeatureStore, VideoSets
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "VideoSets",
     "check_compatible",
     "extract",
+    "extract_on_ray",
 ]
 
 _HOMES = {
@@ -37,6 +39,7 @@ _HOMES = {
     "VideoSets": "store",
     "check_compatible": "_compat",
     "extract": "extraction",
+    "extract_on_ray": "ray_extraction",
 }
 
 

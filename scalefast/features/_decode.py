@@ -16,7 +16,7 @@ from scalefast.video._fetch import fetched, time_limit
 if TYPE_CHECKING:
     from scalefast.video import ClipRecipe, Outcome
 
-__all__ = ["DecodeJob", "Decoded", "Item", "decode_in_workers", "verdict_on"]
+__all__ = ["DecodeJob", "Decoded", "Item", "decode_in_workers", "limit_of", "verdict_on"]
 
 Item = tuple[str, str, int]
 """Path or URL of a video, its id, and the epoch whose random clips are wanted."""
@@ -84,7 +84,7 @@ def decode_in_workers(
     """
     from scalefast.video import isolated_map
 
-    limit = partial(_limit, seconds=timeout)
+    limit = partial(limit_of, seconds=timeout)
     for outcome in isolated_map(job, items, workers=workers, timeout=limit):
         yield verdict_on(outcome)
 
@@ -112,5 +112,6 @@ def _lost(error: Exception | None, message: str) -> Decoded:
     return Decoded(status="bad", reason="unreadable", trouble=message)
 
 
-def _limit(item: Item, *, seconds: float) -> float:
+def limit_of(item: Item, *, seconds: float) -> float:
+    """How long one item may keep its worker busy, seconds."""
     return time_limit(item[0], seconds=seconds)

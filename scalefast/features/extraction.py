@@ -24,6 +24,7 @@ from scalefast.features._job import Extraction, built_shards
 from scalefast.features._stages import StageClock, what_limits
 from scalefast.features._summary import ExtractSummary
 from scalefast.features._writer import StoreWriter
+from scalefast.video import available_cpus
 
 if TYPE_CHECKING:
     from scalefast.backbones import FrozenBackbone
@@ -140,21 +141,41 @@ def _write(job: Extraction, writer: StoreWriter, *, workers: int | None, progres
                 with clock("write"):
                     writer.write_shard(index, content)
         writer.wait_for_others(shown.say)
-    counts = finish_store(writer)
-    from scalefast.video import available_cpus
+    return summarize(
+        writer,
+        shown,
+        clock,
+        decoded=left,
+        kept_shards=kept,
+        workers=workers or available_cpus(),
+        on_gpu=_on_gpu(job.backbone),
+    )
 
+
+def summarize(
+    writer: StoreWriter,
+    shown: VideoProgress,
+    clock: StageClock,
+    *,
+    decoded: int,
+    kept_shards: int,
+    workers: int,
+    on_gpu: bool,
+) -> ExtractSummary:
+    """Finish the store, whose shards are all there, and say how it went."""
+    stages, counts = clock.shares(), finish_store(writer)
     return ExtractSummary(
         out=writer.path,
         listed=sum(counts.values()),
         **counts,
-        decoded=left,
-        shards=len(parts),
-        kept_shards=kept,
+        decoded=decoded,
+        shards=len(writer.entries),
+        kept_shards=kept_shards,
         seconds=shown.seconds,
         videos_per_second=shown.videos_per_second,
         frames_per_second=shown.frames_per_second,
-        stages=clock.shares(),
-        limit=what_limits(clock.shares(), workers=workers or available_cpus(), on_gpu=_on_gpu(job.backbone)),
+        stages=stages,
+        limit=what_limits(stages, workers=workers, on_gpu=on_gpu),
     )
 
 

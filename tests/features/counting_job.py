@@ -1,4 +1,4 @@
-"""A decode job that counts; apart from tiny_extraction.py, so that worker processes need not import torch."""
+"""Decode jobs that leave traces; apart from tiny_extraction.py, so that worker processes need not import torch."""
 
 from __future__ import annotations
 
@@ -23,4 +23,18 @@ class CountingJob(DecodeJob):
             os.abort()
         if "hang" in item[1]:
             time.sleep(60)
+        return super().__call__(item)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TracedJob(DecodeJob):
+    """Writes its id and the number of the process that has started its own, and takes its time."""
+
+    log: str = ""
+    pause: float = 0.1
+
+    def __call__(self, item: Item) -> Decoded:
+        with open(self.log, "a") as file:
+            file.write(f"{os.getppid()} {item[1]}\n")
+        time.sleep(self.pause)
         return super().__call__(item)
