@@ -55,7 +55,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
         labels = torch.arange(count) % 3
         centres = torch.randn(3, 1, 16, generator=torch.Generator().manual_seed(9))
         own = torch.randn(count, 1, 16, generator=random)
-        features = centres[labels] + 0.9 * own + torch.randn(count, 16, 16, generator=random)
+        features = centres[labels] + 2.0 * own + torch.randn(count, 16, 16, generator=random)
         ids = [f"{split}/{row:02d}.mp4" for row in range(count)]
         for row, name in enumerate(ids):
             render(folder / "videos" / name, seed=100 * seed + row)
