@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from scalefast import kernels
 from scalefast._version import __version__
 from scalefast.errors import TrainingError
 from scalefast.hub import save_weights
@@ -110,6 +111,7 @@ class Session:
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             "processes": self.world.size,
             "threads": torch.get_num_threads(),
+            "ops": {op: how.implementation for op, how in kernels.backend(device).items()},
         }
 
     def begin(self, held: contextlib.ExitStack) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from scalefast import FeatureStore
+from scalefast import FeatureStore, kernels
 from scalefast.errors import InputError
 from scalefast.training import PretrainConfig, RunResult, load_run, pretrain
 
@@ -164,3 +165,15 @@ def test_other_circumstances_are_said(
     monkeypatch.setattr("torch.get_num_threads", lambda: 64)
     resumed = pretrain(store, out=interrupted, resume=True, progress=False)
     assert "not identical to the bit to an uninterrupted run: threads 1 before, 64 now" in resumed.notes
+
+
+def test_other_kernels_are_said(
+    interrupted: Path, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With and without the C library sums are taken in another order."""
+    served = kernels.backend("cpu")
+    other = {op: replace(how, implementation="another") for op, how in served.items()}
+    monkeypatch.setattr("scalefast.kernels.backend", lambda device=None: other)
+    resumed = pretrain(store, out=interrupted, resume=True, progress=False)
+    (note,) = (note for note in resumed.notes if note.startswith("not identical to the bit"))
+    assert f"'set_attention': '{served['set_attention'].implementation}'" in note and "'another'" in note
