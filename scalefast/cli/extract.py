@@ -203,7 +203,8 @@ def _arguments(args: Args, backbone: FrozenBackbone) -> dict[str, Any]:
         "shard_videos": args.shard_videos,
         "dtype": getattr(torch, args.dtype),
         "timeout": args.timeout,
-        "overwrite": args.overwrite,
+        # What torchrun starts again goes on with what the first start has begun anew.
+        "overwrite": args.overwrite and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0",
     }
 
 

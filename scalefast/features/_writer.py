@@ -80,6 +80,8 @@ class StoreWriter:
         self._plan = checksum(seal(self._start))
         self.folder.prepare()
         self._lock = self.folder.lock(shared=world_size > 1)
+        if self._lock is None and world_size > 1:
+            self._wait_for_beginning(rank, overwrite=overwrite)
         try:
             with self.folder.mutex():
                 self._begin(overwrite)
@@ -98,6 +100,13 @@ class StoreWriter:
     def _release(self) -> None:
         if self._lock is not None:
             self._lock.release()
+
+    def _wait_for_beginning(self, rank: int, *, overwrite: bool) -> None:
+        """Where nothing can be locked rank 0 alone begins, so that no rank clears away what another has written."""
+        if overwrite:
+            raise StoreError(f"{self.path}: several ranks cannot overwrite a store there; delete it first")
+        while rank and not {HEADER_NAME, PARTIAL_NAME} & set(self.folder.names()):
+            time.sleep(_POLL_SECONDS)
 
     def _begin(self, overwrite: bool) -> None:
         """Find out what the folder holds, and begin, go on, or refuse."""

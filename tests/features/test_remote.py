@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -96,6 +98,31 @@ def test_an_interrupted_remote_store_goes_on(
     summary = tiny.extract(video_folder, "memory://bucket/s", tmp_path / "log")
     assert (summary.kept_shards, len((tmp_path / "log").read_text().splitlines())) == (1, 8)
     assert files_at(memory, "/bucket/s") == reference
+
+
+def test_ranks_fill_a_remote_store(
+    tiny: Any, video_folder: Path, tmp_path: Path, memory: Any, reference: dict[str, bytes]
+) -> None:
+    """Without locks: rank 0 begins, rank 1 waits for that, and the first that sees all shards finishes."""
+    logs, summaries = [tmp_path / "log-0", tmp_path / "log-1"], {}
+
+    def work(rank: int) -> None:
+        summaries[rank] = tiny.extract(
+            video_folder, "memory://bucket/s", logs[rank], rank=rank, world_size=2, workers=1
+        )
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in (1, 0)]
+    threads[0].start()
+    time.sleep(0.5)
+    assert not memory.find("/bucket"), "rank 1 begins nothing"
+    threads[1].start()
+    for thread in threads:
+        thread.join(60)
+    assert files_at(memory, "/bucket/s") == reference
+    assert [summaries[rank].decoded for rank in (0, 1)] == [6, 5]
+    assert summaries[0].listed == summaries[1].listed == 11
+    with pytest.raises(StoreError, match="several ranks cannot overwrite a store there; delete it first"):
+        tiny.extract(video_folder, "memory://bucket/s", logs[0], rank=0, world_size=2, overwrite=True)
 
 
 def test_a_damaged_remote_store_is_refused(

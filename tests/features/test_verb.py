@@ -138,3 +138,27 @@ def test_torch_threads_sleep_while_they_wait() -> None:
     )
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+def test_a_restart_by_torchrun_overwrites_nothing(
+    split_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--overwrite` was meant for the first start; another start goes on."""
+    words = [
+        "extract",
+        str(split_folder),
+        "--backbone",
+        "r3d-tiny",
+        "--out",
+        str(tmp_path / "s"),
+        "--clips",
+        "2",
+    ]
+    assert main([*words, "--workers", "1"]) == 0
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert main([*words, "--overwrite"]) == 0
+    assert "complete already; nothing to do" in capsys.readouterr().err
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    assert main([*words, "--overwrite", "--price-per-hour", "3"]) == 0
+    said = capsys.readouterr().err
+    assert "complete already" not in said and " per 1,000 videos at 3 an hour; " in said
