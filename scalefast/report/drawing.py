@@ -178,9 +178,14 @@ class Drawing:
 def drawing_css() -> str:
     """Rules for the classes of all kinds of marks."""
     return "\n".join(
-        f".{kind} {{ {' '.join(f'{name}: {value};' for name, value in style.items())} }}"
+        f".{kind} {{ {' '.join(f'{name}: {_css(name, value)};' for name, value in style.items())} }}"
         for kind, style in KINDS.items()
     )
+
+
+def _css(name: str, value: str | float) -> str:
+    """A style sheet, unlike an attribute, wants the unit of a font size."""
+    return f"{value}px" if name == "font-size" else str(value)
 
 
 def _svg(mark: Mark) -> str:

@@ -32,7 +32,7 @@ COMPARED = {"mean": "mean pooling", "recommended": "SCALE"}
 NEIGHBOURS, FAILURES, QUERIES = 5, 6, 6
 """Neighbours of a query, failures that are shown, and other queries."""
 
-MAP_POINTS, MATRIX_CLASSES = 1000, 40
+MAP_POINTS, MATRIX_CLASSES = 1000, 30
 """Points of a map (t-SNE is quadratic in them), and classes of a matrix that can still be read."""
 
 

@@ -21,8 +21,9 @@ def matrix_chart(counts: Sequence[Sequence[int]], *, names: Sequence[str], title
         names: of the classes.
         title: for readers who do not see the chart.
     """
-    short = [name if len(name) <= 20 else name[:19] + "…" for name in names]
-    side = min(max(420 / len(names), 11.0), 46.0)
+    short = [name if len(name) <= 18 else name[:17] + "…" for name in names]
+    side = min(max(450 / len(names), 15.0), 46.0)
+    turn = -45.0 if side >= 20 else -90.0  # slanted names need more room between them
     left = 30 + LETTER * max(map(len, short))
     top, size = 8.0, side * len(names)
     marks: list[Mark] = []
@@ -41,8 +42,8 @@ def matrix_chart(counts: Sequence[Sequence[int]], *, names: Sequence[str], title
         marks.append(Words(x=left - 6, y=top + side * (row + 0.5) + 4, text=short[row], anchor="end"))
     for column, name in enumerate(short):
         x = left + side * (column + 0.5) + 4
-        marks.append(Words(x=x, y=top + size + 10, text=name, anchor="end", turn=-45))
-    width, below = left + size + 14, 26 + 0.72 * LETTER * max(map(len, short))
+        marks.append(Words(x=x, y=top + size + 8, text=name, anchor="end", turn=turn))
+    width, below = left + size + 14, 26 - math.sin(math.radians(turn)) * LETTER * max(map(len, short))
     marks.append(Words(x=12, y=top + size / 2, text="true class", kind="axis", anchor="middle", turn=-90))
     marks.append(Words(x=left + size / 2, y=top + size + below, text="said", kind="axis", anchor="middle"))
     return Drawing(width=width, height=top + size + below + 8, title=title, marks=marks)

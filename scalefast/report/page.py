@@ -157,6 +157,7 @@ class Page:
         if not found.comparable:
             return ""
         near, total = found.neighbours["recommended"], len(found.test)
+        matrix = self.drawings["confusion"]
         shown = self.videos.gallery(found.failures, mistakes=True)
         hidden = len(found.classes) - len(found.matrix[0])
         some = f" The {len(found.matrix[0])} classes with most mistakes." if hidden else ""
@@ -164,7 +165,7 @@ class Page:
             f"<h2>Failures first</h2><p>k-NN on SCALE's recommended representation is wrong about "
             f"{len(near.wrong):,} of {total:,} test videos.</p>"
             + sections.classes(found.classes, name=found.class_name)
-            + f'<div class="matrix">{sections.figure(self.drawings["confusion"])}</div>'
+            + f'<div class="matrix" style="max-width:{matrix.width:.0f}px">{sections.figure(matrix)}</div>'
             + _caption(words.ABOUT_MATRIX + some)
             + (_caption(words.ABOUT_FAILURES) + shown if found.failures else "")
         )

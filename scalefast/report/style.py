@@ -40,7 +40,7 @@ figure {{ margin: 0; }}
 svg {{ width: 100%; height: auto; display: block; }}
 .sheet {{ position: relative; }}
 .wide {{ max-width: 900px; margin: 12px 0 20px; }}
-.matrix {{ max-width: 640px; margin: 16px 0; }}
+.matrix {{ margin: 16px 0; }}
 .pair {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(340px, 1fr)); gap: 24px; margin: 14px 0; }}
 .map svg {{ background: var(--panel); border-radius: 4px; }}
 .spot {{ position: absolute; width: 14px; height: 14px; margin: -7px 0 0 -7px; border-radius: 50%; }}

@@ -95,6 +95,16 @@ def test_confusion_matrix_counts_every_video(page: Any, case: Any) -> None:
     assert sum(int(text.rpartition(": ")[2].split()[0]) for text in words) == len(case.test)
 
 
+def test_words_of_drawings_have_their_size_and_stay_on_the_sheet(page: Any) -> None:
+    assert page.run("getComputedStyle(document.querySelector('.matrix .tick')).fontSize") == "11.5px"
+    outside = (
+        "[...document.querySelectorAll('.sheet svg')].flatMap(svg => { const s = svg.getBoundingClientRect();"
+        "return [...svg.querySelectorAll('text')].filter(text => { const t = text.getBoundingClientRect();"
+        "return t.left < s.left - 1 || t.right > s.right + 1 || t.top < s.top - 1 || t.bottom > s.bottom + 1; }) })"
+    )
+    assert page.run(f"{outside}.map(text => text.textContent)") == []
+
+
 def test_printed_it_stands_still(page: Any) -> None:
     page.call("Emulation.setEmulatedMedia", media="print")
     assert page.run("document.querySelector('.film img').getAnimations().length") == 0
