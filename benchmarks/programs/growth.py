@@ -1,0 +1,147 @@
+"""How the cost of training grows, as curves with the fitted exponent (1 = in proportion, 0 = not at all).
+
+    python benchmarks/programs/growth.py --name 2026-11-21-cpu-growth            # about 2 minutes on 2 cores
+
+    views    clips a set, 8 to 128           a step, 16 videos
+    batch    videos a step, 128 to 65,536    a step, 2 x 8 clips, as far as --seconds a point allows
+    dim      feature width, 256 to 2,048     a step, 64 videos
+    videos   in the store, 10^3 to 10^7      the order of an epoch; drawing a batch of 512 (simulated rows)
+
+Writes one row a point: axis, value, what, seconds; and one row a curve with its exponent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from results import write_rows
+
+from scalefast import SCALE, SCALEPretraining, kernels
+from scalefast.training.memory import keep_freed_memory
+from scalefast.training.sampler import BatchPlan
+
+__all__ = ["exponent", "measure"]
+
+AXES = {
+    "views": [8, 16, 32, 64, 128],
+    "batch": [128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536],
+    "dim": [256, 512, 1024, 2048],
+    "videos": [10**3, 10**4, 10**5, 10**6, 10**7],
+}
+"""Values of each axis."""
+
+
+def exponent(values: list[float], seconds: list[float]) -> float:
+    """Slope of log(seconds) over log(values), by least squares."""
+    x, y = ([math.log(number) for number in numbers] for numbers in (values, seconds))
+    middle_x, middle_y = sum(x) / len(x), sum(y) / len(y)
+    spread = sum((a - middle_x) ** 2 for a in x)
+    return sum((a - middle_x) * (b - middle_y) for a, b in zip(x, y, strict=True)) / spread
+
+
+def step_seconds(*, batch: int, views: int, dim: int, device: torch.device, rounds: int = 2) -> float:
+    """Best of some forward and backward passes in bf16, after one that is not counted."""
+    task = SCALEPretraining(SCALE(dim)).to(device).train()
+    features = torch.randn(batch, 2, views, dim, device=device)
+    positions = torch.rand(batch, 2, views, 7, device=device)
+    rng = kernels.RandomState.create(0, rows=torch.arange(batch, device=device))
+
+    def step() -> None:
+        task.zero_grad()
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            loss = task(features, positions, rng=rng).loss
+        loss.backward()
+
+    return _best(step, rounds=rounds, device=device)
+
+
+def measure(
+    axis: str, *, device: torch.device, limit: float, largest: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """Rows of one axis; it ends before the point that would take longer than `limit` seconds a round."""
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    for value in AXES[axis]:
+        if largest is not None and value > largest:
+            break
+        if any(len(s) > 1 and s[-1] * s[-1] / s[-2] > limit for _, s in curves.values()):
+            break
+        for what, seconds in _point(axis, value, device=device).items():
+            known = curves.setdefault(what, ([], []))
+            known[0].append(value)
+            known[1].append(seconds)
+            yield {"axis": axis, "value": value, "what": what, "seconds": seconds}
+    for what, (values, times) in curves.items():
+        yield {
+            "axis": axis,
+            "what": what,
+            "exponent": round(exponent(values, times), 3),
+            "points": len(values),
+        }
+
+
+def _point(axis: str, value: int, *, device: torch.device) -> dict[str, float]:
+    if axis == "videos":
+        return _sampling(value, device=device)
+    sizes = {"views": (16, value, 256), "batch": (value, 8, 256), "dim": (64, 8, value)}
+    batch, views, dim = sizes[axis]
+    return {"step": step_seconds(batch=batch, views=views, dim=dim, device=device)}
+
+
+def _sampling(videos: int, *, device: torch.device) -> dict[str, float]:
+    """The order of an epoch, and a batch of 512 from a bank of so many rows, all of them the same memory."""
+    plan = BatchPlan(num_videos=videos, batch_size=512, epochs=1, seed=0)
+    features = torch.randn(1, 16, 64, device=device).half().expand(videos, -1, -1)
+    positions = torch.rand(1, 16, 7, device=device).expand(videos, -1, -1)
+    rows = plan.order(0, device=device)[: plan.batch]
+    rng = kernels.RandomState.create(0, rows=rows)
+
+    def draw() -> None:
+        kernels.sample_views(features, positions, rows, views=8, rng=rng)
+
+    return {
+        "order of an epoch": _best(lambda: plan.order(0, device=device), rounds=2, device=device),
+        "drawing a batch": _best(draw, rounds=5, device=device),
+    }
+
+
+def _best(action: Callable[[], Any], *, rounds: int, device: torch.device) -> float:
+    seconds = []
+    for _ in range(1 + rounds):
+        begin = time.perf_counter()
+        action()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - begin)
+    return min(seconds[1:])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--axes", nargs="+", choices=tuple(AXES), default=list(AXES))
+    parser.add_argument("--seconds", type=float, default=8.0, help="longest round that is begun (8)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--name", required=True, help="of the files in --out")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    rows = []
+    for axis in args.axes:
+        for row in measure(axis, device=device, limit=args.seconds):
+            print(row, flush=True)
+            rows.append(row)
+    for path in write_rows(rows, name=args.name, folder=args.out):
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
