@@ -1,6 +1,7 @@
 """SCALE from videos to a report: scan, extract, pretrain, evaluate, report.
 
     python examples/pretrain_k400.py                                       the embedded demo
+    python examples/pretrain_k400.py --backbone cvrl                       the same, with a backbone trained on it first
     python examples/pretrain_k400.py --root K400 --backbone videomae-b     Kinetics-400 on disk
 
 K400 holds `train/` and `val/` with a folder for each class, or the official `train.csv` and `val.csv` beside
@@ -12,6 +13,7 @@ command again goes on where it was stopped.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -21,6 +23,9 @@ from pathlib import Path
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import scalefast
+from scalefast.cvrl import demo as demo_cvrl
+from scalefast.cvrl import k400 as k400_cvrl
+from scalefast.cvrl import train_cvrl
 from scalefast.errors import InputError, ScalefastError
 from scalefast.evaluation import evaluate, results_table, verdict, write_results
 from scalefast.features import FeatureStore, extract
@@ -46,6 +51,16 @@ def main() -> None:
     say("2/5  scan")
     for name, videos in (("train", train_videos), ("test", test_videos)):
         print(f"     {name}: {scan_videos(videos, out=args.out / f'scan-{name}.csv')}")
+
+    if args.backbone == "cvrl":
+        # No pretrained network: one is trained on the training videos, without labels, and then is a folder as any.
+        say("     train a backbone by CVRL")
+        own = demo_cvrl() if args.demo else k400_cvrl()
+        own = dataclasses.replace(own, training=dataclasses.replace(own.training, seed=args.seed))
+        ledger = args.out / "scan-train.csv"
+        args.backbone = train_cvrl(
+            train_videos, out=args.out / "cvrl", config=own, ledger=ledger, resume=True, device=args.device
+        ).folder
 
     # Each video is decoded once: 16 random clips for training, 5 x 3 views for the test. Only the features are kept.
     backbone = scalefast.load_backbone(args.backbone, device=args.device)
@@ -119,7 +134,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path("demo-out"), help="where everything lands (demo-out)"
     )
-    parser.add_argument("--backbone", help="name, folder or hub id (demo: r3d-tiny; K400: videomae-b)")
+    parser.add_argument(
+        "--backbone", help="name, folder, hub id, or cvrl: train one first (demo: r3d-tiny; K400: videomae-b)"
+    )
     parser.add_argument("--epochs", type=int, help="passes over the features (demo: 160; K400: 200)")
     parser.add_argument("--seed", type=int, default=0, help="of clips and training (0)")
     parser.add_argument(

@@ -7,6 +7,7 @@ Positions are carried over to the new grid of patches, by a rule for each family
 - TimeSformer and SVT: learned embeddings of space and of time are resized to the nearest, as their authors do.
 - V-JEPA 2: rotary positions count patches, so that a larger grid goes on counting.
 - ViT and DINOv2, a frame at a time: learned embeddings, bicubic, by transformers itself.
+- timm, a frame at a time: any number of frames, of the size that timm states.
 - R3D and Slow-R50: convolutions have no positions.
 """
 
@@ -23,6 +24,7 @@ from scalefast.backbones.encoders import ImageEncoder, TimesformerEncoder, Video
 from scalefast.backbones.r3d import R3D
 from scalefast.backbones.slow import SlowR50
 from scalefast.backbones.spec import BackboneSpec
+from scalefast.backbones.timm_images import TimmEncoder
 from scalefast.errors import InputError
 
 __all__ = ["fit_to", "resize_table"]
@@ -61,7 +63,11 @@ def fit_to(
         _check_patches(changed, patch=int(encoder.model.config.patch_size), tubelet=1)
     elif isinstance(encoder, R3D):
         encoder.config = dataclasses.replace(encoder.config, num_frames=changed.num_frames, size=changed.size)
-    elif not isinstance(encoder, SlowR50):
+    elif isinstance(encoder, TimmEncoder) and changed.size != spec.size:
+        raise InputError(
+            f"backbone {spec.name!r} takes frames of {spec.size} x {spec.size} pixels only, got {size}"
+        )
+    elif not isinstance(encoder, (SlowR50, TimmEncoder)):
         raise InputError(
             f"backbone {spec.name!r} takes clips of {spec.num_frames} frames of {spec.size} x {spec.size} pixels "
             f"only, got {num_frames = }, {size = }"

@@ -20,6 +20,7 @@ from scalefast.backbones.r3d_folder import MARK, load_r3d
 from scalefast.backbones.registry import REGISTRY, NamedBackbone
 from scalefast.backbones.saved import load_encoder
 from scalefast.backbones.spec import BackboneSpec
+from scalefast.backbones.timm_images import PREFIX, load_timm
 from scalefast.errors import InputError
 
 __all__ = ["load_backbone"]
@@ -39,8 +40,8 @@ def load_backbone(
     Args:
         name_or_folder_or_hub_id: a short name (`"r3d-tiny"`, `"videomae-b"`, ...), else a folder
             (transformers' layout or one that `save_r3d` wrote), else a hub id `organisation/name[@revision]`.
-            A short name wins over a folder of that name in the working directory; write `./name` for the
-            folder.
+            `timm/NAME` is a network of timm, applied to each frame. A short name wins over a folder of that name in
+            the working directory; write `./name` for the folder.
         checkpoint: the file that the authors of a named backbone released, in their own layout (read with
             `weights_only=True`, strictly); the name says which network it is.
         device: where to compute; None is the CPU.
@@ -73,6 +74,8 @@ def load_backbone(
     elif Path(name).is_dir():
         folder = Path(name)
         encoder, spec = _from_folder(folder, name=folder.resolve().name, source={"kind": "folder"})
+    elif name.startswith(PREFIX) and not Path(name).exists():
+        encoder, spec = load_timm(name)
     elif is_hub_id(name) and not Path(name).exists():
         encoder, spec = _from_hub(name)
     else:
