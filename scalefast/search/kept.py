@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,11 @@ from scalefast._files import write_atomically
 from scalefast.errors import StoreError, require
 from scalefast.evaluation._run import LoadedRun
 from scalefast.features import FeatureStore
+from scalefast.features._lock import folder_mutex
 from scalefast.search.index import VectorIndex, build_index
 from scalefast.search.inverted import Inverted
 
-__all__ = ["index_source", "keep_index", "load_index"]
+__all__ = ["index_source", "kept_index"]
 
 RECORD, VECTORS, CELLS = "index.json", "vectors.store", "cells.faiss"
 FORMAT, VERSION = "scalefast-index", 1
@@ -43,22 +43,43 @@ def index_source(run: LoadedRun, store: FeatureStore, representation: str) -> di
     }
 
 
-def keep_index(
-    folder: Path, vectors: Tensor, *, source: dict[str, Any], say: Callable[[str], None] | None = None
+def kept_index(
+    folder: Path,
+    *,
+    source: dict[str, Any],
+    vectors: Callable[[], Tensor],
+    say: Callable[[str], None] | None = None,
 ) -> VectorIndex:
-    """Build an index of `[N, D]` and write it; the folder counts as an index from its last file on.
+    """The index of a folder, made first if there is none. Processes that ask at once wait for the one that makes it.
+
+    Args:
+        folder: new, empty, or an index.
+        source: what it follows from, as `index_source` says it.
+        vectors: gives `[N, D]`, if it has to be made.
+        say: is told what is being done.
 
     Raises:
-        StoreError: the folder holds something else, or cannot be written.
+        StoreError: the folder holds something else, an index of another source, or a damaged one.
+        MissingExtraError: it needs faiss, which is not installed.
     """
+    kept = _load(folder, source=source)
+    if kept is not None:
+        return kept
     if folder.exists() and any(folder.iterdir()) and not (folder / VECTORS).is_dir():
         raise StoreError(f"{folder}: this folder holds other files; expected an index, or no such folder")
-    index = build_index(vectors, say=say)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RECORD).unlink(missing_ok=True)
-    shutil.rmtree(folder / VECTORS, ignore_errors=True)
+    with folder_mutex(folder):
+        return _load(folder, source=source) or _make(folder, vectors(), source=source, say=say)
+
+
+def _make(
+    folder: Path, vectors: Tensor, *, source: dict[str, Any], say: Callable[[str], None] | None
+) -> VectorIndex:
+    """Build an index and write it; the folder counts as one from its last file on."""
+    index = build_index(vectors, say=say)
     unit = index.vectors[:].cpu()
-    FeatureStore.create(folder / VECTORS, features=unit[:, None], provenance={"index": source})
+    provenance = {"index": source}
+    FeatureStore.create(folder / VECTORS, features=unit[:, None], provenance=provenance, overwrite=True)
     record: dict[str, Any] = {"format": FORMAT, "version": VERSION, "source": source, "kind": index.kind}
     if index.inverted is not None:
         faiss = require("faiss", extra="faiss", needed_for="keeping an index")
@@ -74,13 +95,8 @@ def keep_index(
     return index
 
 
-def load_index(folder: Path, *, source: dict[str, Any]) -> VectorIndex | None:
-    """The index of a folder; None where there is none, or one that was not finished.
-
-    Raises:
-        StoreError: it is of another run, store or representation, or damaged.
-        MissingExtraError: it needs faiss, which is not installed.
-    """
+def _load(folder: Path, *, source: dict[str, Any]) -> VectorIndex | None:
+    """The index of a folder; None where there is none, or one that was not finished."""
     if not (folder / RECORD).is_file():
         return None
     record = _read_record(folder / RECORD)

@@ -21,7 +21,7 @@ from scalefast.evaluation.representations import (
     represent_sets,
 )
 from scalefast.search.index import VectorIndex, build_index
-from scalefast.search.kept import index_source, keep_index, load_index
+from scalefast.search.kept import index_source, kept_index
 from scalefast.search.moments import Moment, clip_vectors, nearest_moments
 from scalefast.search.query import (
     Query,
@@ -107,11 +107,10 @@ class Searcher:
     @cached_property
     def index(self) -> VectorIndex:
         """The vectors of all videos; made, or read from its folder, when it is first needed."""
-        if self._folder is not None:
-            source = index_source(self._run, self.store, self.representation)
-            kept = load_index(self._folder, source=source)
-            return kept or keep_index(self._folder, self._vectors(), source=source, say=self._say)
-        return build_index(self._vectors(), kind="exact")
+        if self._folder is None:
+            return build_index(self._vectors(), kind="exact")
+        source = index_source(self._run, self.store, self.representation)
+        return kept_index(self._folder, source=source, vectors=self._vectors, say=self._say)
 
     def __contains__(self, video: object) -> bool:
         """Whether a video of the store has this id."""

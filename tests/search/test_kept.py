@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +103,57 @@ def test_damage_is_named(
     target.write_bytes(content)
     with pytest.raises(StoreError, match=f"{target.name}: "):
         answer(model, store, tmp_path / "index")
+
+
+@pytest.mark.parametrize("moment", [1, 2])
+def test_killed_while_it_is_written(model: SCALE, store: FeatureStore, tmp_path: Path, moment: int) -> None:
+    """SIGKILL before the coarse index is written, and before the record: the next search makes it anew."""
+    pytest.importorskip("faiss", reason="the extra faiss is not installed")
+    model.save_pretrained(tmp_path / "model")
+    program = f"""
+import os, signal
+import scalefast.search.index, scalefast.search.kept as kept
+from scalefast.search import search
+scalefast.search.index.EXACT_LIMIT = 4
+left = [{moment}]
+write = kept.write_atomically
+def write_or_die(path, content):
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(path, content)
+kept.write_atomically = write_or_die
+search({str(tmp_path / "model")!r}, {str(store.path)!r}, query={store.ids[3]!r}, index={str(tmp_path / "index")!r})
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert (tmp_path / "index" / "vectors.store").is_dir() and not (
+        tmp_path / "index" / "index.json"
+    ).exists()
+    assert answer(model, store, tmp_path / "index") == answer(model, store, None)
+    assert (tmp_path / "index" / "index.json").is_file()
+
+
+def test_two_that_ask_at_once_make_it_once(
+    model: SCALE, store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second finds no index, waits, and then takes the first one's."""
+    made = []
+    real = searcher.represent
+
+    def slow(*args: Any, **options: Any) -> Any:
+        made.append(1)
+        time.sleep(0.3)
+        return real(*args, **options)
+
+    monkeypatch.setattr(searcher, "represent", slow)
+    found: list[Any] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(answer(model, store, tmp_path / "index")))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1 and len(found) == 3 and found[0] == found[1] == found[2]
