@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,13 +17,16 @@ from types import TracebackType
 from typing import Any, Generic, Literal, TypeVar
 
 from scalefast.errors import ScalefastError
-from scalefast.video._pool_worker import receive, send
+from scalefast.video._pool_messages import receive, send
 
 __all__ = ["Outcome", "Slot"]
 
 R = TypeVar("R")
 
-_BOOT = "import sys; sys.path[:] = sys.argv[1:]; from scalefast.video._pool_worker import serve; serve()"
+_BOOT = """import sys
+sys.path[:] = sys.argv[2:]
+from scalefast.video._pool_worker import serve
+serve(int(sys.argv[1]))"""
 _START_ATTEMPTS = 3
 _PIPE_BYTES = 1 << 20  # Linux' largest without privileges; clips go through in fewer, larger pieces
 
@@ -59,6 +63,7 @@ class Slot:
     timeout: float | Callable[[Any], float] | None
     retries: int
     process: subprocess.Popen[bytes] | None = None
+    memory: socket.socket | None = None  # through which the worker hands over large arrays
     lock: threading.Lock = field(default_factory=threading.Lock)  # guards `process` and `ended` against end()
     ended: bool = False
 
@@ -76,7 +81,7 @@ class Slot:
         limit = self.timeout(item) if callable(self.timeout) else self.timeout
         with _Watchdog(process, limit) as watchdog, contextlib.suppress(EOFError, OSError):
             send(process.stdin, item)  # type: ignore[arg-type]
-            answer = receive(process.stdout)  # type: ignore[arg-type]
+            answer = receive(process.stdout, memory=self.memory)  # type: ignore[arg-type]
         seconds = time.perf_counter() - begin
         if answer is None or watchdog.overdue:
             code = process.wait() if answer is None else 0
@@ -120,14 +125,19 @@ class Slot:
         with self.lock:
             if self.ended:
                 raise ScalefastError("the pool is closed")
+            self.memory, theirs = socket.socketpair() if hasattr(os, "memfd_create") else (None, None)
+            descriptors = () if theirs is None else (theirs.fileno(),)
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT, *path],
+                [sys.executable, "-c", _BOOT, str(*descriptors or (-1,)), *path],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 bufsize=0,
                 env=environment,
                 pipesize=_PIPE_BYTES if sys.platform == "linux" else -1,
+                pass_fds=descriptors,
             )
+            if theirs is not None:
+                theirs.close()
             return self.process
 
     def _drop(self) -> None:
@@ -140,6 +150,8 @@ class Slot:
         for stream in (process.stdin, process.stdout):
             if stream is not None:
                 stream.close()
+        if self.memory is not None:
+            self.memory.close()
 
     def interrupt(self, *, forever: bool = False) -> None:
         """Kill the worker, from any thread; whoever waits for it sees it die. `forever`: start no other."""

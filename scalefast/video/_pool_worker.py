@@ -1,7 +1,6 @@
-"""The child's half of the isolated pool: messages over two pipes, and the loop that answers them.
+"""The child's half of the isolated pool: the loop that answers items.
 
-Imports the standard library only (a result's arrays travel as raw buffers, pickle protocol 5), so that a
-worker which replaces a killed one is ready in a fraction of a second.
+Imports the standard library only, so that a worker which replaces a killed one is ready in a fraction of a second.
 """
 
 from __future__ import annotations
@@ -11,60 +10,24 @@ import os
 import pickle
 import queue
 import signal
-import struct
+import socket
 import threading
 import traceback
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-__all__ = ["receive", "send", "serve"]
+from scalefast.video._pool_messages import receive, send
 
-_HEADER = struct.Struct("<II")  # number of raw buffers, size of the pickle that refers to them
-_SIZE = struct.Struct("<Q")
-
-
-def send(stream: BinaryIO, message: Any) -> None:
-    """Write one picklable message; large contiguous arrays go out of band, without a copy in this process."""
-    buffers: list[pickle.PickleBuffer] = []
-    body = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
-    raws = [buffer.raw() for buffer in buffers]
-    head = _HEADER.pack(len(raws), len(body)) + b"".join(_SIZE.pack(raw.nbytes) for raw in raws)
-    for part in (memoryview(head), memoryview(body), *raws):
-        _write_all(stream, part)
+__all__ = ["serve"]
 
 
-def receive(stream: BinaryIO) -> Any:
-    """Read one message.
+def serve(descriptor: int) -> None:
+    """Answer items until the parent closes the pipe. The pickled function comes first; `ready` confirms.
 
-    Raises:
-        EOFError: the other side is gone, before or in the middle of a message.
+    Args:
+        descriptor: the socket through which large arrays are handed over; -1: there is none.
     """
-    count, size = _HEADER.unpack(_read_exactly(stream, _HEADER.size))
-    sizes = [_SIZE.unpack(_read_exactly(stream, _SIZE.size))[0] for _ in range(count)]
-    body = _read_exactly(stream, size)
-    buffers = [_read_exactly(stream, nbytes) for nbytes in sizes]
-    return pickle.loads(body, buffers=buffers)
-
-
-def _write_all(stream: BinaryIO, data: memoryview) -> None:
-    while data.nbytes:
-        data = data[stream.write(data) :]
-    stream.flush()
-
-
-def _read_exactly(stream: BinaryIO, size: int) -> bytearray:
-    data = bytearray(size)
-    view = memoryview(data)
-    while view.nbytes:
-        got = stream.readinto(view)  # type: ignore[attr-defined]  # FileIO has it, BinaryIO's stub does not
-        if not got:
-            raise EOFError("the other side of the pipe is gone")
-        view = view[got:]
-    return data
-
-
-def serve() -> None:
-    """Answer items until the parent closes the pipe. The pickled function comes first; `ready` confirms."""
+    memory = socket.socket(fileno=descriptor) if descriptor >= 0 else None
     requests, replies = _take_pipes()
     with contextlib.suppress(ValueError, AttributeError):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which then ends its workers
@@ -77,7 +40,7 @@ def serve() -> None:
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(requests, inbox), daemon=True).start()
     while True:
-        send(replies, _answer(function, inbox.get()))
+        send(replies, _answer(function, inbox.get()), memory=memory)
 
 
 def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
