@@ -45,8 +45,8 @@ class OnlineOptions(VideoOptions):
     no_flip: bool = False
     """Mirror no clip."""
 
-    clip_positions: Literal["paper", "seconds", "fraction"] = "paper"
-    """Clip positions for the model, as --positions of extract."""
+    positions: Literal["paper", "seconds", "fraction"] = "paper"
+    """Clip positions for the model, as for extract."""
 
     batch_clips: int = 16
     """Clips that go through the backbone together."""
@@ -100,7 +100,7 @@ def online_videos(
         videos=videos,
         backbone=backbone,
         recipe=recipe,
-        positions=options.clip_positions,
+        positions=options.positions,
         batch_clips=options.batch_clips,
         workers=options.workers or own_cpus(),
         timeout=options.timeout,

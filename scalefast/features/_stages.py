@@ -28,7 +28,7 @@ class StageClock:
         default_factory=lambda: {"decode": 0.0, "backbone": 0.0, "write": 0.0}
     )
     """Seconds in each stage so far."""
-    began: float = field(default_factory=time.perf_counter)
+    began: float = field(default_factory=lambda: time.perf_counter())
     """When the clock started, of `time.perf_counter`."""
 
     @contextlib.contextmanager
