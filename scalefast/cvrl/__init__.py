@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scalefast.cvrl._end_to_end import pretrain_end_to_end
     from scalefast.cvrl._finetune import ClipAccuracy, FinetuneConfig, Finetuned, finetune
     from scalefast.cvrl._launch import ClipRunResult
     from scalefast.cvrl.config import ClipTraining, CVRLConfig
@@ -30,6 +31,7 @@ __all__ = [
     "evaluate_linear",
     "finetune",
     "k400",
+    "pretrain_end_to_end",
     "train_cvrl",
 ]
 
@@ -46,6 +48,7 @@ _HOMES = {
     "evaluate_linear": "linear",
     "finetune": "_finetune",
     "k400": "recipes",
+    "pretrain_end_to_end": "_end_to_end",
     "train_cvrl": "trainer",
 }
 

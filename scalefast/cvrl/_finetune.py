@@ -130,10 +130,10 @@ def finetune(
         network = Classifier(loaded, num_classes=len(classes), seed=training.seed)
         return Classify(spread(network, world), labels=wanted, autocast=autocast)
 
-    def finish(task: ClipTask, entries: list[VideoEntry], folder: Path) -> None:
+    def finish(task: Any, entries: list[VideoEntry], folder: Path) -> None:
         source = {"kind": "fine-tuned", "start": spec.name, "videos": len(entries), "epochs": training.epochs}
         write_backbone(task.encoder, spec, folder, source=source)
-        save_weights(task.module.head.state_dict(), folder / HEAD_NAME)  # type: ignore[union-attr]
+        save_weights(task.module.head.state_dict(), folder / HEAD_NAME)
 
     trained: list[ClipTask] = []
     run = launch(

@@ -75,7 +75,8 @@ def launch(
     training: ClipTraining,
     clips: PairPlan | RandomPlan,
     build: Callable[[list[VideoEntry]], ClipTask],
-    finish: Callable[[ClipTask, list[VideoEntry], Path], None],
+    finish: Callable[[Any, list[VideoEntry], Path], None],
+    facts: Mapping[str, Any] | None = None,
 ) -> ClipRunResult:
     """Train, or go on training; the errors are those that `train_cvrl` states.
 
@@ -88,6 +89,7 @@ def launch(
         clips: which clips of a video a step takes.
         build: from the videos that decode to what is trained, on its device.
         finish: writes the result into the folder, in process 0.
+        facts: more that is recorded beside the list, and compared when resuming.
     """
     folder, world = RunFolder(where.out), where.world
     notes: list[str] = []
@@ -97,7 +99,7 @@ def launch(
         world.on_main(lambda: held.enter_context(folder.locked()))
         if world.device.type == "cpu":
             keep_freed_memory()
-        record = _record(config, videos=videos, label=label)
+        record = _record(config, videos=videos, label=label, facts=facts or {})
         world.on_main(lambda: folder.begin(record, resuming=resuming))
         entries = usable_videos(
             videos,
@@ -154,7 +156,9 @@ def spread(module: nn.Module, world: World) -> Any:
     return module.to(world.device)
 
 
-def _record(config: Mapping[str, Any], *, videos: VideoList, label: str) -> dict[str, Any]:
+def _record(
+    config: Mapping[str, Any], *, videos: VideoList, label: str, facts: Mapping[str, Any]
+) -> dict[str, Any]:
     """run.json: the resolved configuration, the list and the versions."""
     ids = json.dumps([[entry.id, entry.label] for entry in videos]).encode("ascii")
     versions = {
@@ -163,7 +167,7 @@ def _record(config: Mapping[str, Any], *, videos: VideoList, label: str) -> dict
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
-    listed = {"videos": len(videos), "hash": hashlib.sha256(ids).hexdigest()}
+    listed = {"videos": len(videos), "hash": hashlib.sha256(ids).hexdigest(), **facts}
     return {"config": dict(config), "model": {"trained_by": label}, "store": listed, "versions": versions}
 
 

@@ -71,7 +71,10 @@ def take_step(task: ClipTask, batch: Batch, *, world: World, training: ClipTrain
             chunk=training.chunk_clips,
             encoder=task.encoder,
         )
-    world.average_gradients([p for p in task.module.parameters() if p.requires_grad])
+    trained = [p for p in task.module.parameters() if p.requires_grad]
+    world.average_gradients(trained)
+    if training.clip_grad_norm is not None:
+        nn.utils.clip_grad_norm_(trained, training.clip_grad_norm)
     return losses
 
 

@@ -41,6 +41,8 @@ class ClipTraining:
     """Of SGD and LARS."""
     warmup_epochs: float = 5.0
     """Over which the rate rises linearly, before it falls to 0 on a cosine; at most half of all."""
+    clip_grad_norm: float | None = None
+    """Largest allowed norm of the whole gradient; None leaves gradients as they are."""
     precision: Precision = "auto"
     """Arithmetic of the encoder; "auto" is bf16 on GPUs and CPUs that are fast in it, else fp32."""
     chunk_clips: int | None = None
@@ -61,6 +63,8 @@ class ClipTraining:
                 _check_whole(self, name, 1)
         for name in ("learning_rate", "weight_decay", "momentum", "warmup_epochs"):
             _check_real(self, name)
+        if self.clip_grad_norm is not None:
+            _check_real(self, "clip_grad_norm")
         if self.learning_rate == 0 or self.momentum >= 1:
             raise InputError(
                 f"expected learning_rate > 0 and momentum < 1, got {self.learning_rate} and {self.momentum}"

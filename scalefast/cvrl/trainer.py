@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -69,7 +70,7 @@ def train_cvrl(
         autocast = resolve_precision(training.precision, device=world.device)  # type: ignore[arg-type]
         return Contrast(task, config=config, spec=spec, entries=entries, autocast=autocast)
 
-    def finish(task: ClipTask, entries: list[VideoEntry], folder: Path) -> None:
+    def finish(task: Any, entries: list[VideoEntry], folder: Path) -> None:
         source = {"kind": "cvrl", "videos": len(entries), "epochs": training.epochs, "seed": training.seed}
         write_backbone(task.encoder, spec, folder, source=source)
 
