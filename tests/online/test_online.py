@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -218,3 +219,15 @@ def test_what_does_not_fit_is_refused(
     with pytest.raises(InputError, match="keep fills a store from one process"):
         online(keep=tmp_path / "s").open_bank(config=config, world=world, folder=tmp_path, say=print)
     assert not (tmp_path / "s").exists()
+
+
+def test_the_example_of_the_documents_runs(
+    videos: VideoList, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/extraction.md, as it stands but for a smaller model."""
+    page = Path(__file__).parents[2] / "docs" / "extraction.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "videos").symlink_to(videos.source)
+    exec(code.replace("epochs=1", "epochs=1, hidden_dim=32, head_dim=32, target_dim=32"), {})
+    assert load_run(tmp_path / "run").finished
