@@ -32,7 +32,7 @@ AT_A_TIME = 64
 """Videos that go through the model at once."""
 
 CERTAIN = 0.1
-"""Agreement of a video's halves from which a part counts in full; below it, in proportion."""
+"""Agreement of a video's halves, beyond three standard errors, from which a part counts in full."""
 
 
 def scale_inputs(model: SCALE, store: FeatureStore | str | os.PathLike[str]) -> None:
@@ -55,9 +55,10 @@ def calibrate(model: SCALE, store: FeatureStore | str | os.PathLike[str]) -> Non
     """Set `model.part_means` and `model.part_weights` from the videos of a store.
 
     A part's weight says how far it tells videos apart by what lasts: the cosine similarity of a video's two halves
-    (every other clip), each centred over the videos, averaged and divided by `CERTAIN`, within [0, 1]. A part that
-    says another thing of each half is noise to whoever compares videos, and has no say; where SCALE found nothing to
-    learn, what remains is mean pooling."""
+    (every other clip), each centred over the videos; its mean less three standard errors, divided by `CERTAIN`, within
+    [0, 1]. A part that says another thing of each half is noise to whoever compares videos, and has no say (0, not
+    little: a linear probe scales small columns up again); where SCALE found nothing to learn, what remains is mean
+    pooling."""
     store = _open(store)
     rows = _spread(len(store))
     whole: list[Tensor] = []
@@ -77,9 +78,8 @@ def calibrate(model: SCALE, store: FeatureStore | str | os.PathLike[str]) -> Non
     model.part_weights.fill_(1.0)
     if halves[0]:
         first, second = (_split(torch.cat(found), model) for found in halves)
-        agreement = [_agreement(a, b) / CERTAIN for a, b in zip(first, second, strict=True)]
-        # Mean pooling is always there.
-        model.part_weights[1:] = torch.tensor(agreement).clamp(0.0, 1.0)[1:]
+        beyond = torch.tensor([_agreement(a, b) for a, b in zip(first, second, strict=True)])
+        model.part_weights[1:] = (beyond / CERTAIN).clamp(0.0, 1.0)[1:]  # mean pooling is always there
 
 
 def parts(model: SCALE, features: Tensor, positions: Tensor, lengths: Tensor) -> Tensor:
@@ -117,8 +117,9 @@ def _split(values: Tensor, model: SCALE) -> tuple[Tensor, ...]:
 
 
 def _agreement(first: Tensor, second: Tensor) -> float:
-    """Mean cosine similarity of row and row, each side centred: [N, W] twice."""
-    return float((_unit(first - first.mean(0)) * _unit(second - second.mean(0))).sum(1).mean())
+    """Cosine similarity of row and row, each side centred: mean over the rows less three standard errors."""
+    cosines = (_unit(first - first.mean(0)) * _unit(second - second.mean(0))).sum(1)
+    return float(cosines.mean() - 3.0 * cosines.std(correction=0) / len(cosines) ** 0.5)
 
 
 def _unit(values: Tensor) -> Tensor:

@@ -57,6 +57,7 @@ class Args:
                 "attention",
                 "attentive",
                 "authors",
+                "regression",
             ],
             ...,
         ],
@@ -68,7 +69,8 @@ class Args:
     of the test videos, NMI and ARI. nonlinear: SCALE trained on with labels, beside SCALE from scratch, an MLP,
     attention pooling and an attentive probe. attention, attentive: attention pooling and attentive probe over
     the clips. authors: the released code's linear probe, whose epoch and averaging are the best on the test
-    videos; optimistic, to compare with published numbers only."""
+    videos; optimistic, to compare with published numbers only. regression: ridge regression of labels that are numbers
+    (LVU's like ratio and views), R2 in the table and the mean squared error below it."""
 
     seed: int = 0
     """Seed of validation splits, draws of labelled videos, starts of the clustering and intervals."""
@@ -100,9 +102,12 @@ def run(args: Args) -> int:
     notes = (f"note: {note}" for note in results.notes)
     for line in filter(None, (results.summary(), *results.verdict(), *notes)):
         print(line)
+    if errors := results.errors():
+        print(f"mean squared error: {', '.join(f'{name} {error:.4g}' for name, error in errors.items())}")
     for name, split in (("training", results.train), ("test", results.test)):
         listed = "" if split.listed is None else f" of {split.listed} listed ({split.lost} bad or missing)"
-        print(f"{name}: {split.used} videos{listed}, {split.clips} clips, {split.classes} classes")
+        classes = "" if split.classes is None else f", {split.classes} classes"
+        print(f"{name}: {split.used} videos{listed}, {split.clips} clips{classes}")
     several = max(map(len, (args.runs, args.train, args.test)))
     each = "" if several == 1 else f", and each evaluation beside it ({args.out.stem}-1 to -{several})"
     print(f"written: {args.out}{each}")

@@ -13,6 +13,7 @@ from scalefast.evaluation.knn import knn_accuracy, knn_predict
 from scalefast.evaluation.linear import LinearProbe, fit_linear_probe, linear_accuracy
 from scalefast.evaluation.low_shot import draw_shots
 from scalefast.evaluation.protocols import PROTOCOLS, Protocol
+from scalefast.evaluation.regression import RidgeProbe, fit_ridge_probe
 from scalefast.evaluation.representations import (
     REPRESENTATIONS,
     Representation,
@@ -43,6 +44,7 @@ __all__ = [
     "Representation",
     "Representations",
     "Results",
+    "RidgeProbe",
     "adjusted_rand_index",
     "average",
     "best_baseline",
@@ -53,6 +55,7 @@ __all__ = [
     "evaluate",
     "evaluate_all",
     "fit_linear_probe",
+    "fit_ridge_probe",
     "initial_model",
     "kmeans",
     "knn_accuracy",

@@ -17,7 +17,7 @@ from torch import Tensor
 from scalefast.evaluation.baselines import Columns
 from scalefast.evaluation.bootstrap import bootstrap_interval
 from scalefast.evaluation.comparison import Difference
-from scalefast.evaluation.data import class_labels
+from scalefast.evaluation.data import class_labels, regression_targets
 from scalefast.evaluation.representations import represent, represent_clips
 
 if TYPE_CHECKING:
@@ -48,6 +48,11 @@ class Split:
         return class_labels(self.store).to(self.device)
 
     @cached_property
+    def targets(self) -> Tensor:
+        """`[N, K]` fp64, where labels are numbers."""
+        return regression_targets(self.store).to(self.device)
+
+    @cached_property
     def videos(self) -> Columns:
         """One row a video."""
         trained, random = (represent(m, self.store, device=self.device) for m in (self.model, self.random))
@@ -74,7 +79,7 @@ class Outcome:
     """One number of the table, and what its interval is made of."""
 
     value: float
-    """In [0, 1]; an adjusted Rand index in [-1, 1]."""
+    """In [0, 1]; an adjusted Rand index in [-1, 1]; a share of explained variance at most 1."""
     scores: Tensor | None = None
     """`[M]` of the test videos, whose mean is the value; None where the value is no mean over videos."""
     strata: tuple[int, ...] | None = None

@@ -116,7 +116,10 @@ def _mean(outcomes: Sequence[Outcome], stores: Sequence[str]) -> Outcome:
         [outcome for outcome, store in zip(outcomes, stores, strict=True) if store == one]
         for one in dict.fromkeys(stores)
     ]
-    settings = {"each": values, "standard_deviation": float(np.std(values, ddof=1))}
+    settings: dict[str, Any] = {"each": values, "standard_deviation": float(np.std(values, ddof=1))}
+    errors = [one.settings["mean_squared_error"] for one in outcomes if "mean_squared_error" in one.settings]
+    if errors:
+        settings["mean_squared_error"] = float(np.mean(errors))
     scores = [
         torch.stack([one.scores.double() for one in group if one.scores is not None]).mean(0)
         for group in groups

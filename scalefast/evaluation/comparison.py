@@ -27,6 +27,7 @@ PROTOCOL_NAMES = {
     "attention": "attention pooling",
     "attentive": "attentive probe",
     "authors": "authors' (optimistic)",
+    "regression": "regression, R2",
 }
 """What tables and sentences call the rows of results.json."""
 

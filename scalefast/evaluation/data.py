@@ -14,7 +14,15 @@ from scalefast.evaluation._overlap import find_overlap
 if TYPE_CHECKING:
     from scalefast.features import FeatureStore
 
-__all__ = ["SplitCounts", "check_splits", "class_labels", "class_names", "count_split"]
+__all__ = [
+    "SplitCounts",
+    "check_splits",
+    "class_labels",
+    "class_names",
+    "count_split",
+    "is_regression",
+    "regression_targets",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +39,8 @@ class SplitCounts:
     """Videos in the store, all of which are used."""
     clips: int
     """Clips of these videos."""
-    classes: int
-    """Classes that occur among them."""
+    classes: int | None
+    """Classes that occur among them; None where labels are numbers."""
 
 
 def count_split(store: FeatureStore) -> SplitCounts:
@@ -45,7 +53,7 @@ def count_split(store: FeatureStore) -> SplitCounts:
         short=None if statuses is None else statuses.count("short"),
         used=len(store),
         clips=int(store.lengths.sum()),
-        classes=len(torch.unique(class_labels(store))),
+        classes=None if is_regression(store) else len(torch.unique(class_labels(store))),
     )
 
 
@@ -64,6 +72,11 @@ def class_labels(store: FeatureStore) -> Tensor:
         raise InputError(
             f"{store.path}: labels are {store.labels.dtype} of shape {tuple(store.labels.shape)}; k-NN and "
             f"linear accuracy need one class a video (int64, one number a video)"
+            + (
+                "; for labels that are numbers there is the protocol 'regression'"
+                if is_regression(store)
+                else ""
+            )
         )
     if int(store.labels.min()) < 0:
         row = int((store.labels < 0).nonzero()[0])
@@ -71,6 +84,26 @@ def class_labels(store: FeatureStore) -> Tensor:
             f"{store.path}: the label of {store.ids[row]!r} is {int(store.labels[row])}; expected 0 or more"
         )
     return store.labels
+
+
+def is_regression(store: FeatureStore) -> bool:
+    """Whether the labels are numbers to be predicted: floating `[N]` or `[N, K]`."""
+    return store.labels is not None and store.labels.is_floating_point()
+
+
+def regression_targets(store: FeatureStore) -> Tensor:
+    """`[N, K]` fp64 labels that are numbers.
+
+    Raises:
+        InputError: the store has no labels, or classes.
+    """
+    if not is_regression(store):
+        what = "no labels" if store.labels is None else f"labels of {store.labels.dtype}"
+        raise InputError(
+            f"{store.path}: this store has {what}; regression needs floating labels [N] or [N, K]"
+        )
+    assert store.labels is not None
+    return store.labels.double().reshape(len(store), -1)
 
 
 def class_names(train: FeatureStore, test: FeatureStore) -> tuple[str, ...] | None:
@@ -120,6 +153,11 @@ def check_splits(train: FeatureStore, test: FeatureStore, *, allow_overlap: bool
 
 
 def _check_labels(train: FeatureStore, test: FeatureStore) -> list[str]:
+    if is_regression(train) and is_regression(test):
+        counts = [regression_targets(store).shape[1] for store in (train, test)]
+        if counts[0] != counts[1]:
+            raise InputError(f"{train.path} and {test.path} have {counts[0]} and {counts[1]} numbers a video")
+        return []
     known, asked = class_labels(train), class_labels(test)
     where = f"{train.path} and {test.path}"
     if train.classes is not None and test.classes is not None and train.classes != test.classes:

@@ -24,6 +24,7 @@ from scalefast.evaluation.clustering import (
 )
 from scalefast.evaluation.knn import center_and_normalize, knn_predict
 from scalefast.evaluation.linear import LinearProbe, fit_linear_probe
+from scalefast.evaluation.regression import fit_ridge_probe
 from scalefast.evaluation.retrieval import RANKS, retrieval_hits
 
 __all__ = ["PROTOCOLS", "Protocol", "Rows", "check_protocols", "run_protocol"]
@@ -39,6 +40,7 @@ Protocol = Literal[
     "attention",
     "attentive",
     "authors",
+    "regression",
 ]
 """
 knn: k-NN on one row a video, k = 20, T = 0.07, each split centred by its own mean.
@@ -51,6 +53,7 @@ nonlinear: SCALE trained on with labels, beside SCALE from scratch, an MLP, atte
 attention: attention pooling trained with labels, over the clips.
 attentive: an attentive probe (cross-attention with one query), over the clips.
 authors: the released code's linear probe, best epoch and averaging mode on the test videos: optimistic.
+regression: ridge regression of labels that are numbers, R2 in the table and the mean squared error in the details.
 """
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
@@ -167,6 +170,28 @@ def _clustering(train: Split, test: Split, seed: int) -> Rows:
     return rows
 
 
+def _regression(train: Split, test: Split, seed: int) -> Rows:
+    variance = test.targets.var(0, correction=0)
+    if not bool((variance > 0).all()):
+        raise InputError(
+            f"{test.store.path}: all test videos have the same label; nothing is left to explain"
+        )
+    row = {}
+    for name in COLUMNS:
+        probe = fit_ridge_probe(train.videos[name], train.targets, seed=seed)
+        errors = (probe.predict(test.videos[name]) - test.targets).square()
+        scores = (1.0 - errors / variance).mean(1).cpu()
+        settings = {
+            "mean_squared_error": errors.mean().item(),
+            "mean_squared_error_by_target": errors.mean(0).tolist(),
+            "penalty": probe.penalty,
+            "penalty_chosen_by": "mean squared error on a validation split of the training videos",
+            "validation": [{"penalty": penalty, "error": error} for penalty, error in probe.scores],
+        }
+        row[name] = Outcome(value=scores.mean().item(), scores=scores, settings=settings)
+    return {"regression": row}
+
+
 def _sum_by_video(values: Tensor, videos: Tensor, count: int) -> Tensor:
     """`[R, C]` -> `[M, C]`, summed in the order of the rows."""
     order = torch.argsort(videos, stable=True)
@@ -199,6 +224,7 @@ _RUN: dict[Protocol, Callable[[Split, Split, int], Rows]] = {
     "attention": trained.attention,
     "attentive": trained.attentive,
     "authors": authors.authors,
+    "regression": _regression,
 }
 
 

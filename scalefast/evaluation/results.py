@@ -121,6 +121,15 @@ class Results:
         """All protocols in one line."""
         return summary(self.differences)
 
+    def errors(self) -> dict[str, float]:
+        """`{representation: mean squared error}` of the protocol `regression`; empty without it."""
+        settings = self.details["protocols"].get("regression", {})
+        return {
+            name: each["mean_squared_error"]
+            for name, each in settings.items()
+            if "mean_squared_error" in each
+        }
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write results.json and, beside it, results-details.json; each appears whole or not at all."""
         details = {
@@ -251,7 +260,9 @@ def read_results(path: str | os.PathLike[str]) -> tuple[dict[str, dict[str, floa
 
 
 def lowest(protocol: str) -> float:
-    """Smallest number that a row may hold: an adjusted Rand index below chance is negative."""
+    """Smallest number that a row may hold: an adjusted Rand index below chance is negative, R2 below the mean too."""
+    if protocol == "regression":
+        return -math.inf
     return -1.0 if protocol.endswith("_ari") else 0.0
 
 

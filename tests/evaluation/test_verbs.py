@@ -44,11 +44,13 @@ def test_search_prints_what_it_found(run: Path, stores: Stores, capsys: pytest.C
     words = ["search", str(run), str(stores[1].path), "--query", "test/004.mp4", "-k", "3"]
     assert main(words) == 0
     table = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert table[0] == ["rank", "similarity", "id", "class"]
+    assert table[0][:4] == ["rank", "similarity", "id", "class"]
     assert main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [item["rank"] for item in found] == [1, 2, 3]
-    assert [[str(i["rank"]), f"{i['similarity']:.4f}", i["id"], i["label"]] for i in found] == table[1:]
+    assert [[str(i["rank"]), f"{i['similarity']:.4f}", i["id"], i["label"]] for i in found] == [
+        line[:4] for line in table[1:]
+    ]
 
 
 @pytest.mark.parametrize(

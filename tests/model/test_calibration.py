@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -50,7 +51,7 @@ def test_a_part_that_halves_of_a_video_disagree_on_has_no_say(model, tmp_path):
     noise = make(tmp_path / "noise", torch.randn(300, 16, 12, generator=random))
     calibrate(model, noise)
     assert float(model.part_weights[0]) == 1.0
-    assert float(model.part_weights[1:].max()) < 0.5
+    assert model.part_weights[1:].tolist() == [0.0, 0.0, 0.0]
     directions = torch.randn(300, 1, 12, generator=random)
     clear = directions * torch.linspace(-1, 1, 8).repeat_interleave(2)[None, :, None]
     calibrate(model, make(tmp_path / "clear", clear))
@@ -65,8 +66,9 @@ def test_weights_are_the_agreement_of_the_halves(model, tmp_path):
     x, p, _ = store.sets()
     halves = [represent_part(model, x[:, i::2], p[:, i::2]) for i in (0, 1)]
     for place, (a, b) in enumerate(zip(*halves, strict=True)):
-        agreement = F.cosine_similarity(a - a.mean(0), b - b.mean(0)).mean().item()
-        expected = 1.0 if place == 0 else min(1.0, max(0.0, agreement / CERTAIN))
+        cosines = F.cosine_similarity(a - a.mean(0), b - b.mean(0)).numpy()
+        beyond = cosines.mean() - 3 * cosines.std() / np.sqrt(40)
+        expected = 1.0 if place == 0 else min(1.0, max(0.0, beyond / CERTAIN))
         assert model.part_weights[place].item() == pytest.approx(expected, abs=1e-4)
 
 
