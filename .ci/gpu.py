@@ -27,6 +27,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ("tests/gpu", "tests/kernels/triton")
 BENCHMARKS = (  # what times something on a GPU, the most wanted first; the other files of benchmarks/ are about the CPU
+    "benchmarks/test_gpu_step.py",
     "benchmarks/test_sparse_infonce.py",
     "benchmarks/test_set_attention.py",
     "benchmarks/test_set_embedding.py",

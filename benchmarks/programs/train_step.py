@@ -43,11 +43,11 @@ class DenseSCALE(nn.Module):
         x = plain_tokens(task.model, *sets, dropout=task.model.dropout if self.training else 0.0)
         predictions = F.normalize(plain(task.prediction_head, x[:, 1:].flatten(0, 1)), dim=1)
         targets = F.normalize(plain(task.target_head, features.reshape(-1, dim)), dim=1)
-        own = torch.arange(2 * videos * clips)
+        own = torch.arange(2 * videos * clips, device=features.device)
         every = -torch.log_softmax(predictions @ targets.T / task.temperature, dim=1)[own, own]
         mcm = (every * mask.flatten()).sum() / mask.sum()
         first, second = F.normalize(plain(task.set_head, x[:, 0]), dim=1).unflatten(0, (videos, 2)).unbind(1)
-        across, own = first @ second.T / task.temperature, torch.arange(videos)
+        across, own = first @ second.T / task.temperature, own[:videos]
         return (mcm + (F.cross_entropy(across, own) + F.cross_entropy(across.T, own)) / 2) / 2
 
 
@@ -84,22 +84,31 @@ class Step:
     """A task, its optimiser and a batch; calling it takes one step and returns the loss."""
 
     def __init__(
-        self, mode: str, *, batch: int = 512, views: int = 8, dim: int = 768, dropout: float = 0.1
+        self,
+        mode: str,
+        *,
+        batch: int = 512,
+        views: int = 8,
+        dim: int = 768,
+        dropout: float = 0.1,
+        device: str = "cpu",
     ) -> None:
         import scalefast
         from scalefast.kernels import RandomState, draw_mask
 
         assert mode in MODES
         torch.manual_seed(0)
-        self.task = scalefast.SCALEPretraining(scalefast.SCALE(dim, dropout=dropout)).train()
+        self.task = scalefast.SCALEPretraining(scalefast.SCALE(dim, dropout=dropout)).train().to(device)
         self.dense = DenseSCALE(self.task).train()
         self.mode, self.number = mode, 0
-        self.features = torch.randn(batch, 2, views, dim)
-        self.positions = torch.rand(batch, 2, views, 7)
-        self.rows = torch.arange(batch)
+        self.features = torch.randn(batch, 2, views, dim).to(device)
+        self.positions = torch.rand(batch, 2, views, 7).to(device)
+        self.rows = torch.arange(batch, device=device)
         self.state = RandomState.create(0, rows=self.rows)
         self.draw = lambda rng: draw_mask(
-            rng.with_rows(torch.arange(2 * batch)), clips=views, probability=self.task.mask_ratio
+            rng.with_rows(torch.arange(2 * batch, device=device)),
+            clips=views,
+            probability=self.task.mask_ratio,
         ).view(batch, 2, views)
         self.optimizer = torch.optim.AdamW(self.task.parameters(), lr=3e-4, weight_decay=1e-4, fused=True)
 
@@ -108,7 +117,7 @@ class Step:
         mask = self.draw(self.state)
         if self.mode == "dense":
             return self.dense(self.features, self.positions, mask)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.mode == "bf16"):
+        with torch.autocast(self.rows.device.type, dtype=torch.bfloat16, enabled=self.mode == "bf16"):
             return self.task(self.features, self.positions, mask=mask, rng=self.state).loss
 
     def __call__(self) -> float:
