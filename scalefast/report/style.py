@@ -39,7 +39,8 @@ td .interval {{ color: var(--soft); font-size: 12px; font-weight: 400; }}
 figure {{ margin: 0; }}
 svg {{ width: 100%; height: auto; display: block; }}
 .sheet {{ position: relative; }}
-.wide {{ max-width: 900px; margin: 12px 0 20px; }}
+.wide {{ max-width: 900px; margin: 12px 0 20px; overflow-x: auto; }}
+.wide .sheet {{ min-width: 560px; }}
 .matrix {{ margin: 16px 0; }}
 .pair {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(340px, 1fr)); gap: 24px; margin: 14px 0; }}
 .map svg {{ background: var(--panel); border-radius: 4px; }}

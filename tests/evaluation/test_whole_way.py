@@ -98,6 +98,9 @@ def test_report_shows_counts_and_pictures(folder: Path, tmp_path: Path) -> None:
     videos = ["--videos", str(folder / "test"), "--train-videos", str(folder / "train")]
     assert main(["report", str(folder / "model"), *stores(folder), "--out", str(page), *videos]) == 0
     text = page.read_text()
-    assert text.count("data:image/jpeg;base64,") == 2 * (1 + 2 * 5)
+    films, points = text.count('<div class="film">'), text.count('<span class="spot"')
+    assert films == text.count('<div class="tile') >= 2 * (1 + 2 * 5), "every video that is shown plays"
+    assert points == 2 * 9
+    assert text.count("data:image/jpeg;base64,") == films + points
     assert "<td>test</td><td>11</td><td>2</td><td>1</td><td>9</td><td>18</td><td>2</td>" in text
     assert "r3d-tiny" in text
