@@ -51,6 +51,10 @@ class OnlineOptions(VideoOptions):
     batch_clips: int = 16
     """Clips that go through the backbone together."""
 
+    unfreeze_last: _Whole = None
+    """Train the backbone's last N blocks together with the model; the trained network lies in RUN/backbone. Memory is
+    bounded by --batch-clips."""
+
     workers: _Whole = None
     """Processes that decode (one for each CPU)."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from scalefast.cli._end_to_end import end_to_end
 from scalefast.cli._online import OnlineOptions, online_videos
 
 if TYPE_CHECKING:
@@ -169,8 +170,11 @@ def run(args: Args) -> int:
 
     config = build_config(args)
     try:
+        source = online_videos(args.store, args, views=config.views, device=args.device)
+        if args.unfreeze_last is not None and source is not None:
+            return end_to_end(args, source, config)
         result = pretrain(
-            online_videos(args.store, args, views=config.views, device=args.device) or args.store,
+            source or args.store,
             out=args.out,
             config=config,
             resume=args.resume,

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from scalefast import SCALE
-from scalefast.backbones import R3D, FrozenBackbone, R3DConfig, load_backbone
+from scalefast.backbones import R3D, FrozenBackbone, R3DConfig, load_backbone, save_r3d
+from scalefast.cli import main
 from scalefast.cvrl import pretrain_end_to_end
 from scalefast.errors import InputError
 from scalefast.training import PretrainConfig, load_run
@@ -91,3 +92,44 @@ def test_a_recipe_that_does_not_fit_is_refused(videos, tmp_path):
     with pytest.raises(InputError, match="has 2 blocks"):
         train(videos, tmp_path / "run", last=3)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_command_line_trains_evaluates_and_extracts(videos, tmp_path, capsys):
+    start, run = tmp_path / "start", tmp_path / "run"
+    save_r3d(backbone().encoder, start)
+    small = [
+        "--hidden-dim", "32", "--num-layers", "1", "--projection-dim", "8", "--head-dim", "16", "--target-dim", "16",
+        "--views", "2",
+    ]  # fmt: skip
+    words = [
+        videos.source,
+        "--out",
+        str(run),
+        "--backbone",
+        str(start),
+        "--workers",
+        "1",
+        "--device",
+        "cpu",
+        *small,
+    ]
+    assert main(["pretrain", *words, "--epochs", "1", "--batch-size", "4", "--unfreeze-last", "1"]) == 0
+    out = capsys.readouterr().out
+    assert f"{run}: 2 steps" in out and f"--backbone {run}/backbone --out STORE" in out
+    own = [
+        "--backbone",
+        str(run / "backbone"),
+        "--out",
+        str(tmp_path / "store"),
+        "--clips",
+        "4",
+        "--workers",
+        "1",
+    ]
+    assert main(["extract", videos.source, *own, "--device", "cpu", "--quiet"]) == 0
+    assert main(["embed", str(run), str(tmp_path / "store"), "--out", str(tmp_path / "vectors.npz")]) == 0
+    assert (
+        main(["pretrain", *words, "--unfreeze-last", "1", "--keep", str(tmp_path / "kept"), "--overwrite"])
+        == 2
+    )
+    assert "--keep stores the features of a frozen backbone" in capsys.readouterr().err
