@@ -1,13 +1,14 @@
-"""How fast are the clips of a video decoded, against one seek a clip and against PyAV used plainly?
+"""How fast are the clips of a video decoded, against other libraries, one seek a clip, and PyAV used plainly?
 
-All ways run in one session, on one thread, on a 10 s H.264 video that is rendered here. Nothing is timed before
-all ways have given the same frames.
+All ways run in one session, in turns, on one thread, on 10 s H.264 videos that are rendered here. Nothing is timed
+before all ways have given the same frames. Libraries that are not installed are listed as absent.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+from functools import partial
 from pathlib import Path
 
 import av
@@ -17,6 +18,7 @@ from scalefast.video import load_clips, train_recipe
 
 PROGRAM = Path(__file__).parent / "programs" / "decode_ways.py"
 TARGETS = {"16 random clips": 2.5, "5 x 3 test views": 2.5, "one clip": 1.0}  # times as fast, at least
+BEST_PEER, SLOWEST_PEER, TWO_WORKERS = 1.5, 3.0, 1.85
 COMPARED = {
     "16 random clips": ("one pass", "one seek a clip"),
     "5 x 3 test views": ("one pass", "one seek a clip"),
@@ -33,11 +35,21 @@ def program():
 
 
 @pytest.fixture(scope="module")
-def video(program, tmp_path_factory):
-    """The video, once all ways are known to give the same frames of it."""
-    path = program.render(tmp_path_factory.mktemp("video") / "video.mp4")
-    program.verify(path)
-    return path
+def videos(program, tmp_path_factory):
+    """Size -> video, once all ways of ours are known to give the same frames of it."""
+    folder = tmp_path_factory.mktemp("videos")
+    paths = {
+        name: program.render(folder / f"{name}.mp4", height=height, width=width)
+        for name, (height, width) in program.SIZES.items()
+    }
+    for path in paths.values():
+        program.verify(path)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def video(videos):
+    return videos["340x256"]
 
 
 def note(benchmark, *, frames):
@@ -67,6 +79,49 @@ def test_load_clips(benchmark, video):
     )
     assert loaded.status == "ok" and loaded.clips.shape == (16, 16, 224, 224, 3)
     note(benchmark, frames=256)
+
+
+@pytest.mark.parametrize("size", ["340x256", "640x360"])
+def test_peers(benchmark, program, videos, side_by_side, size):
+    """16 clips of 16 frames at stride 4, each library in its usual way: one seek and decode a clip."""
+    benchmark.group = f"decode: 16 random clips of a 10 s H.264 video of {size}, beside other libraries"
+    path = videos[size]
+    clips, _ = program.cases(path)["16 random clips"]
+    made, absent = side_by_side.available(program.PEERS)
+    program.verify(path, made)
+    peers = {name: partial(way, path, clips) for name, way in made.items()}
+    best = side_by_side.race(
+        benchmark, partial(program.one_pass, path, clips), peers, absent=absent, rounds=5
+    )
+    faster = {name: best[name] / best["ours"] for name in peers}
+    benchmark.extra_info.update(target_best=BEST_PEER, target_slowest=SLOWEST_PEER, load=os.getloadavg()[0])
+    if benchmark.enabled:
+        said = ", ".join(f"{ratio:.2f} times {name}" for name, ratio in faster.items())
+        print(f"\n{size}: as fast as {said}; absent: {', '.join(absent) or 'none'}")
+        assert min(faster.values()) >= BEST_PEER and max(faster.values()) >= SLOWEST_PEER
+
+
+def test_two_workers(benchmark, program, video):
+    """Videos a second, from the file to the clips in the caller's hands, with two processes and with one."""
+    benchmark.group = "decode: worker processes"
+    rounds, count = (3, 12) if benchmark.enabled else (1, 2)
+
+    def measure() -> dict[int, float]:
+        speed = {1: 0.0, 2: 0.0}
+        for _ in range(rounds):
+            for workers in speed:
+                now = program.videos_per_second(video, workers=workers, videos=count)
+                speed[workers] = max(speed[workers], now)
+        return speed
+
+    speed = benchmark.pedantic(measure, rounds=1)
+    cores = len(os.sched_getaffinity(0))
+    benchmark.extra_info.update(
+        videos_per_second=speed, target=TWO_WORKERS, cores=cores, load=os.getloadavg()[0]
+    )
+    if benchmark.enabled:
+        print(f"\ntwo workers: {speed[2] / speed[1]:.2f} times one (target {TWO_WORKERS})")
+        assert cores < 2 or speed[2] / speed[1] >= TWO_WORKERS
 
 
 @pytest.mark.parametrize("what", TARGETS)
