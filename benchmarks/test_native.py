@@ -15,6 +15,7 @@ from scalefast import kernels
 from scalefast.kernels import RandomState
 from scalefast.kernels.ops import native
 from scalefast.kernels.ops.native import calls
+from scalefast.kernels.ops.philox import Site, dropout, dropout_multiplier
 from scalefast.kernels.ops.set_attention import native as attention
 from scalefast.kernels.ops.set_embedding import native as embedding
 from scalefast.kernels.ops.set_embedding import reference as plain_embedding
@@ -70,6 +71,23 @@ def test_set_attention(benchmark, side_by_side, smaller, dtype, dropout):
     pytorch = both(lambda x: kernels.set_attention_qkv(x, **given))
     share = 1e-5 if dtype == torch.float32 else 3e-2
     judge(benchmark, side_by_side, ours, pytorch, check=lambda a, b: close(a, b, share=share))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_dropout(benchmark, side_by_side, smaller, dtype):
+    """PyTorch's draws the same Philox numbers, in int64 tensors, since it has no unsigned product of 32 bits."""
+    x = numbers(16 if smaller else 1024, 9, 256, dtype=dtype)
+    rng = RandomState.create(0, rows=torch.arange(len(x)))
+    blocks = torch.arange(9 * 256 // 8)
+
+    def pytorch():
+        drawn = dropout_multiplier(rng, site=Site.HIDDEN_DROPOUT, blocks=blocks, p=0.1, dtype=dtype)
+        return x * drawn.view_as(x)
+
+    def ours():
+        return dropout(x, rng, site=Site.HIDDEN_DROPOUT, p=0.1)
+
+    judge(benchmark, side_by_side, ours, pytorch, check=lambda a, b: close([a], [b], share=1e-2))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..philox import Site, dropout_limit, site_word
 from . import library
 
-__all__ = ["attend", "best_columns", "embed", "infonce_rows", "infonce_slopes"]
+__all__ = ["attend", "best_columns", "drop", "embed", "infonce_rows", "infonce_slopes"]
 
 _FORMATS = {torch.float32: 0, torch.bfloat16: 1}
 _NO_DROPOUT = -32768
@@ -96,6 +96,18 @@ def attend(
     )  # fmt: skip
     if failed:
         raise MemoryError("set attention: no memory for the buffers of a thread")
+    return out
+
+
+def drop(x: Tensor, *, dropout_p: float, state: Tensor, rows: Tensor, site: int) -> Tensor:
+    """[S, ...] times 1 / (1 - p) where it is kept, else 0; `site` is the counter word, layer included."""
+    out = torch.empty_like(x)
+    limit, kept = dropout_limit(dropout_p)
+    seed, step = state.tolist()
+    library().scalefast_dropout(
+        _pointer(x), _pointer(rows), *_sizes(len(x), x[:1].numel()), _FORMATS[x.dtype], limit, ctypes.c_float(kept),
+        *_sizes(seed, step), ctypes.c_uint32(site), _pointer(out), torch.get_num_threads(),
+    )  # fmt: skip
     return out
 
 

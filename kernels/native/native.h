@@ -8,6 +8,9 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
+/* Helpers become part of the function that calls them: on their own they would be compiled for any processor. */
+#define INLINE static inline __attribute__((always_inline))
+
 /* A function so marked is compiled for AVX-512, for AVX2 with FMA and for any processor; the loader chooses. CMake says
    whether the compiler can. OpenMP moves the body of a parallel loop into a function of its own, which is not cloned, so
    such loops stand in plain functions that call marked ones. */
@@ -19,7 +22,7 @@
 
 typedef enum { FP32 = 0, BF16 = 1 } number_format;
 
-static inline float from_bf16(uint16_t bits) {
+INLINE float from_bf16(uint16_t bits) {
     uint32_t word = (uint32_t)bits << 16;
     float value;
     memcpy(&value, &word, sizeof value);
@@ -27,14 +30,14 @@ static inline float from_bf16(uint16_t bits) {
 }
 
 /* Rounds to nearest, ties to even, as PyTorch does; NaN stays NaN. */
-static inline uint16_t to_bf16(float value) {
+INLINE uint16_t to_bf16(float value) {
     uint32_t word;
     memcpy(&word, &value, sizeof word);
     uint32_t rounded = (word + 0x7fff + ((word >> 16) & 1)) >> 16;
     return (uint16_t)((word & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded);
 }
 
-static inline void read_row(float *to, const void *from, int64_t offset, int64_t count, number_format format) {
+INLINE void read_row(float *to, const void *from, int64_t offset, int64_t count, number_format format) {
     if (format == FP32) {
         memcpy(to, (const float *)from + offset, count * sizeof *to);
         return;
@@ -43,7 +46,7 @@ static inline void read_row(float *to, const void *from, int64_t offset, int64_t
     for (int64_t i = 0; i < count; i++) to[i] = from_bf16(row[i]);
 }
 
-static inline void write_row(void *to, const float *from, int64_t offset, int64_t count, number_format format) {
+INLINE void write_row(void *to, const float *from, int64_t offset, int64_t count, number_format format) {
     if (format == FP32) {
         memcpy((float *)to + offset, from, count * sizeof *from);
         return;
@@ -54,7 +57,7 @@ static inline void write_row(void *to, const float *from, int64_t offset, int64_
 
 /* e^x for x <= 0 (0 below -87.3): 2^n times a polynomial on [-ln(2)/2, ln(2)/2]; within 2e-7 of it.
    Products and sums are left to the compiler to fuse. */
-static inline float exp_nonpositive(float x) {
+INLINE float exp_nonpositive(float x) {
     const float whole = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
     float limited = x < -87.3f ? -87.3f : x;
     float n = (limited * 1.44269504f + whole) - whole;

@@ -3,7 +3,7 @@
    Shapes: M rows, N keys. Plain PyTorch reads and writes the logits five times for the same numbers. */
 #include "native.h"
 
-static inline float largest(const float *row, int64_t count) {
+INLINE float largest(const float *row, int64_t count) {
     float most = -INFINITY;
 #pragma omp simd reduction(max : most)
     for (int64_t i = 0; i < count; i++) most = row[i] > most ? row[i] : most;

@@ -4,7 +4,7 @@
    worked on at a time, in fp32, from buffers that stay in the first cache. */
 #include <stdlib.h>
 
-#include "native.h"
+#include "philox.h"
 
 enum { LANES = 16 };
 
@@ -14,27 +14,9 @@ typedef struct {
     int64_t tokens, heads, dim;
     number_format format;
     float scale;
-    /* Dropout: none if limit is -32768. */
-    int32_t limit;
-    float kept;
-    uint32_t seed_low, seed_high, step, site;
+    int drops;
+    drawing dropout;
 } attention;
-
-/* Philox-4x32-10 for the 8 numbers of one block: 1 / (1 - p) where kept, else 0. */
-static inline void draw_block(const attention *a, uint32_t index, uint32_t row, float *to) {
-    uint32_t w0 = index, w1 = a->site, w2 = row, w3 = a->step, key0 = a->seed_low, key1 = a->seed_high;
-    for (int round = 0; round < 10; round++) {
-        uint64_t p = (uint64_t)w0 * 0xD2511F53u, q = (uint64_t)w2 * 0xCD9E8D57u;
-        w0 = (uint32_t)(q >> 32) ^ w1 ^ key0;
-        w2 = (uint32_t)(p >> 32) ^ w3 ^ key1;
-        w1 = (uint32_t)q;
-        w3 = (uint32_t)p;
-        key0 += 0x9E3779B9u;
-        key1 += 0xBB67AE85u;
-    }
-    uint32_t words[4] = {w0, w1, w2, w3};
-    for (int i = 0; i < 8; i++) to[i] = (int16_t)(words[i / 2] >> (16 * (i % 2))) >= a->limit ? a->kept : 0.0f;
-}
 
 /* Buffers of one thread; `span` is N rounded up to whole vectors. */
 typedef struct {
@@ -55,7 +37,7 @@ static void divide(workspace *w, float *memory, int64_t tokens, int64_t dim) {
 }
 
 /* q, k, v of one head, the first `length` tokens, and k turned to [d, span] with zeros behind the keys. */
-static inline void load(const attention *a, workspace *w, const void *qkv, int64_t head, int64_t length) {
+INLINE void load(const attention *a, workspace *w, const void *qkv, int64_t head, int64_t length) {
     int64_t dim = a->dim, row = 3 * a->heads * dim;
     for (int64_t n = 0; n < length; n++) {
         read_row(w->q + n * dim, qkv, n * row + head * dim, dim, a->format);
@@ -66,11 +48,35 @@ static inline void load(const attention *a, workspace *w, const void *qkv, int64
         for (int64_t n = 0; n < w->span; n++) w->turned[c * w->span + n] = n < length ? w->k[n * dim + c] : 0.0f;
 }
 
+/* What dropout multiplies the weights by: [length, span]; of each query the blocks of 8 keys one after the other. */
+INLINE void draw_factors(const attention *a, workspace *w, int64_t head, uint32_t row, int64_t length) {
+    int64_t blocks = (length + NUMBERS_A_COUNTER - 1) / NUMBERS_A_COUNTER, pairs = length * blocks;
+    uint32_t index[COUNTERS];
+    float drawn[NUMBERS];
+    for (int64_t start = 0; start < pairs; start += COUNTERS) {
+        int64_t held = pairs - start < COUNTERS ? pairs - start : COUNTERS;
+        for (int64_t i = 0; i < COUNTERS; i++) {
+            int64_t pair = i < held ? start + i : start;
+            index[i] = (uint32_t)(head << 21 | pair / blocks << 9 | pair % blocks);
+        }
+        draw(&a->dropout, index, row, drawn);
+        for (int64_t i = 0; i < held; i++) {
+            int64_t query = (start + i) / blocks, block = (start + i) % blocks;
+            memcpy(w->factors + query * w->span + NUMBERS_A_COUNTER * block, drawn + NUMBERS_A_COUNTER * i,
+                   NUMBERS_A_COUNTER * sizeof *drawn);
+        }
+    }
+}
+
 /* Softmax weights [length, span] of one head, zero behind the keys, and what dropout multiplies them by. */
-static inline void weigh(const attention *a, workspace *w, int64_t head, uint32_t row, int64_t length) {
+INLINE void weigh(const attention *a, workspace *w, int64_t head, uint32_t row, int64_t length) {
     int64_t span = w->span, dim = a->dim;
+    if (a->drops)
+        draw_factors(a, w, head, row, length);
+    else
+        for (int64_t i = 0; i < length * span; i++) w->factors[i] = 1.0f;
     for (int64_t i = 0; i < length; i++) {
-        float *weights = w->weights + i * span, *factors = w->factors + i * span;
+        float *weights = w->weights + i * span;
         for (int64_t start = 0; start < span; start += LANES) {
             vector sums = {0};
             for (int64_t c = 0; c < dim; c++)
@@ -85,11 +91,6 @@ static inline void weigh(const attention *a, workspace *w, int64_t head, uint32_
         float share = 1.0f / sum;
 #pragma omp simd
         for (int64_t n = 0; n < span; n++) weights[n] *= share;
-        if (a->limit > -32768)
-            for (int64_t block = 0; 8 * block < length; block++)
-                draw_block(a, (uint32_t)(head << 21 | i << 9 | block), row, factors + 8 * block);
-        else
-            for (int64_t n = 0; n < span; n++) factors[n] = 1.0f;
     }
 }
 
@@ -158,21 +159,14 @@ CLONES void scalefast_attend_set_backward(
     }
 }
 
-static attention describe(
-    int64_t tokens, int64_t heads, int64_t dim, int format, int32_t limit, float kept, int64_t seed, int64_t step,
-    uint32_t site) {
-    attention a = {tokens, heads, dim, (number_format)format, 1.0f / sqrtf((float)dim), limit, kept,
-                   (uint32_t)seed, (uint32_t)((uint64_t)seed >> 32), (uint32_t)step, site};
-    return a;
-}
-
 /* qkv [B, N, 3, h, d]; lengths int64 [B] or null; rows int64 [B]. With grad_out null: out [B, N, h, d] is written, else
    out is the gradient of qkv. Returns 0, or 1 where there is no memory. */
 EXPORT int scalefast_set_attention(
     const char *qkv, const char *grad_out, const int64_t *lengths, const int64_t *rows, int64_t sets, int64_t tokens,
     int64_t heads, int64_t dim, int format, int32_t limit, float kept, int64_t seed, int64_t step, uint32_t site,
     char *out, int threads) {
-    const attention a = describe(tokens, heads, dim, format, limit, kept, seed, step, site);
+    const attention a = {tokens, heads, dim, (number_format)format, 1.0f / sqrtf((float)dim), limit > INT16_MIN,
+                         describe_drawing(seed, step, site, limit, kept)};
     int64_t bytes = tokens * heads * dim * (format == FP32 ? 4 : 2);
     int64_t span = span_of(tokens);
     int failed = 0;

@@ -6,7 +6,7 @@
 enum { BLOCK = 64 };
 
 /* Takes a candidate into the sorted list; behind its equals, since it comes later. */
-static inline void take(float value, int64_t column, float *best, int64_t *place, int64_t *held, int64_t k) {
+INLINE void take(float value, int64_t column, float *best, int64_t *place, int64_t *held, int64_t k) {
     int64_t slot = *held < k ? (*held)++ : k - 1;
     for (; slot > 0 && best[slot - 1] < value; slot--) {
         best[slot] = best[slot - 1];

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..dispatch import choose
+from ..native import serves_native
 from .reference import philox_words
 
 __all__ = [
@@ -192,6 +193,11 @@ def dropout(x: Tensor, rng: RandomState, *, site: int, p: float) -> Tensor:
         from . import triton as fused
 
         return fused.dropout(x, state=rng.state, rows=rng.rows, site=site_word(site, rng.layer), p=p)
+    if serves_native(x) and x.numel():
+        from . import native
+
+        served: Tensor = native.dropout(x, rng.state, rng.rows, site_word(site, rng.layer), p)
+        return served
     numbers = x[:1].numel()
     blocks = torch.arange(-(-numbers // 8), device=x.device)
     drawn = dropout_multiplier(rng, site=site, blocks=blocks, p=p, dtype=x.dtype, lanes=numbers)

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from scalefast import SCALE, SCALEPretraining, kernels
 from scalefast.evaluation import topk
-from scalefast.kernels.ops import native
+from scalefast.kernels.ops import native, philox
 from scalefast.kernels.ops.native import calls
 from scalefast.kernels.ops.philox import RandomState
+from scalefast.kernels.ops.philox import native as drop_native
 from scalefast.kernels.ops.set_attention import native as attention
 from scalefast.kernels.ops.set_attention import reference as attention_reference
 from scalefast.kernels.ops.set_embedding import native as embedding
@@ -134,6 +135,32 @@ def test_a_state_that_advances_does_not_change_the_gradient_of_what_was_drawn() 
     fresh = RandomState.create(5, step=3, rows=torch.arange(4))
     expected = gradients(lambda x: kernels.set_attention_qkv(x, dropout_p=0.4, rng=fresh), [qkv], grad)[1]
     assert torch.equal(kept.grad, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(5, 9, 32), (1, 1), (3, 4097), (2, 3, 5, 7), (4, 8)])
+@pytest.mark.parametrize("p", [0.1, 0.5, 2.0**-16])
+def test_dropout_and_its_gradient(shape, p, dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same numbers are dropped, to the last one; what is kept is scaled in fp32 and rounded once."""
+    x, grad = numbers(*shape, dtype=dtype), numbers(*shape, seed=1, dtype=dtype)
+    rng = RandomState.create(2**50 + 1, step=2**32 + 3, rows=torch.arange(shape[0]) * 5 + 2**31).at_layer(1)
+
+    def drop(x: torch.Tensor) -> torch.Tensor:
+        return philox.dropout(x, rng, site=philox.Site.HIDDEN_DROPOUT, p=p)
+
+    found, found_grad = gradients(drop, [x], grad)
+    monkeypatch.setenv("SCALEFAST_NATIVE", "0")
+    for got, before in ((found, x), (found_grad, grad)):
+        factors = drop(torch.ones(shape, dtype=torch.float64))
+        assert torch.equal(got, (before.double() * factors.float().double()).to(dtype))
+    if dtype == torch.float32:
+        assert torch.equal(found, drop(x))
+
+
+def test_dropout_keeps_what_is_not_a_number() -> None:
+    rng = RandomState.create(0, rows=torch.arange(2))
+    x = torch.full((2, 64), float("nan"))
+    assert philox.dropout(x, rng, site=philox.Site.HIDDEN_DROPOUT, p=0.5).isnan().all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -305,6 +332,7 @@ def test_a_compiled_graph_holds_them_whole() -> None:
 def test_the_ops_are_sound_for_torch() -> None:
     qkv, state, rows = numbers(2, 3, 3, 2, 4).requires_grad_(), torch.tensor([1, 2]), torch.arange(2)
     torch.library.opcheck(attention._forward, (qkv, None, state, rows, 0, 0.3))
+    torch.library.opcheck(drop_native.dropout, (numbers(2, 9).requires_grad_(), state, rows, 17, 0.3))
     x, token = numbers(2, 3, 4).requires_grad_(), numbers(4).requires_grad_()
     torch.library.opcheck(
         embedding._forward, (x, x.detach().clone(), torch.rand(2, 3) < 0.5, token, token.detach())
