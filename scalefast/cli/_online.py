@@ -58,6 +58,9 @@ class OnlineOptions(VideoOptions):
     workers: _Whole = None
     """Processes that decode (one for each CPU)."""
 
+    decoder: Literal["auto", "pyav", "torchcodec", "dali"] = "auto"
+    """Library that decodes, as for extract."""
+
     timeout: float = 60.0
     """Seconds after which a video that is still being decoded is left out; large files get more."""
 
@@ -108,5 +111,6 @@ def online_videos(
         batch_clips=options.batch_clips,
         workers=options.workers or own_cpus(),
         timeout=options.timeout,
+        decoder=options.decoder,
         keep=options.keep,
     )

@@ -100,6 +100,10 @@ class Args(VideoOptions):
     shard_videos: _Whole = None
     """Listed videos in a shard: what a kill can cost. Without it: a 32nd of the list, but 8 to 128."""
 
+    decoder: Literal["auto", "pyav", "torchcodec", "dali"] = "auto"
+    """Library that decodes: PyAV (auto), torchcodec where it gives the same clips, or DALI on the backbone's device
+    (NVDEC on a GPU), whose resizing gives slightly different pixels and is recorded in the store."""
+
     timeout: float = 60.0
     """Seconds after which a video that is still being decoded counts as bad; large files get more."""
 
@@ -203,6 +207,7 @@ def _arguments(args: Args, backbone: FrozenBackbone) -> dict[str, Any]:
         "shard_videos": args.shard_videos,
         "dtype": getattr(torch, args.dtype),
         "timeout": args.timeout,
+        "decoder": args.decoder,
         # What torchrun starts again goes on with what the first start has begun anew.
         "overwrite": args.overwrite and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0",
     }

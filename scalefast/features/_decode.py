@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -14,9 +15,11 @@ from scalefast.video import VideoError, load_clips
 from scalefast.video._fetch import fetched, time_limit
 
 if TYPE_CHECKING:
-    from scalefast.video import ClipRecipe, Outcome
+    import torch
 
-__all__ = ["DecodeJob", "Decoded", "Item", "decode_in_workers", "limit_of", "verdict_on"]
+    from scalefast.video import ClipRecipe, Decoder, Outcome, VideoEntry, VideoMeta
+
+__all__ = ["DecodeJob", "Decoded", "Item", "decode_by_dali", "decode_in_workers", "limit_of", "verdict_on"]
 
 Item = tuple[str, str, int]
 """Path or URL of a video, its id, and the epoch whose random clips are wanted."""
@@ -34,8 +37,8 @@ class Decoded:
     """Frames that decode."""
     duration: float = 0.0
     """Seconds."""
-    clips: np.ndarray | None = None
-    """uint8 [N, T, S, S, 3]; None for a lost file."""
+    clips: np.ndarray | torch.Tensor | None = None
+    """uint8 [N, T, S, S, 3], a tensor where DALI decoded it on the device of the backbone; None for a lost file."""
     raw: np.ndarray | None = None
     """float32 [N, 7]: raw positions of the clips; None for a lost file."""
 
@@ -56,21 +59,30 @@ class DecodeJob:
     """The clips to decode."""
     seed: int
     """With the id and the epoch, decides random clips."""
+    decoder: Decoder = "auto"
+    """Library that decodes; changes no pixel."""
 
     def __call__(self, item: Item) -> Decoded:
         path, video_id, epoch = item
         with fetched(path) as local:
             clips, raw, meta, status = load_clips(
-                local, self.recipe, seed=self.seed, video_id=video_id, epoch=epoch
+                local, self.recipe, seed=self.seed, video_id=video_id, epoch=epoch, decoder=self.decoder
             )
-        return Decoded(
-            status=status,
-            reason=meta.note,
-            frames=meta.num_frames,
-            duration=meta.duration,
-            clips=clips,
-            raw=raw,
-        )
+        return decoded(clips, raw, meta, status)
+
+
+def decoded(
+    clips: np.ndarray | torch.Tensor, raw: np.ndarray, meta: VideoMeta, status: Literal["ok", "short"]
+) -> Decoded:
+    """What became of a file that decodes: its clips, their raw positions, its facts and its status."""
+    return Decoded(
+        status=status,
+        reason=meta.note,
+        frames=meta.num_frames,
+        duration=meta.duration,
+        clips=clips,
+        raw=raw,
+    )
 
 
 def decode_in_workers(
@@ -89,6 +101,29 @@ def decode_in_workers(
         yield verdict_on(outcome)
 
 
+def decode_by_dali(
+    job: DecodeJob,
+    stream: Iterable[tuple[VideoEntry, int]],
+    *,
+    workers: int | None,
+    timeout: float,
+    device: str,
+) -> Generator[Decoded, None, None]:
+    """What became of each video of (entry, epoch), in their order, the clips on `device`; see `load_clips_by_dali`."""
+    from scalefast.video import load_clips_by_dali
+
+    for epoch, group in groupby(stream, key=lambda pair: pair[1]):
+        entries = [entry for entry, _ in group]
+        outcomes = load_clips_by_dali(
+            entries, job.recipe, seed=job.seed, epoch=epoch, device=device, workers=workers, timeout=timeout
+        )
+        for outcome in outcomes:
+            if outcome.value is not None:
+                yield decoded(*outcome.value)
+            else:
+                yield _lost_to(outcome)
+
+
 def verdict_on(outcome: Outcome[Decoded]) -> Decoded:
     """What an answer of a worker process, or its end, says about the file.
 
@@ -98,6 +133,11 @@ def verdict_on(outcome: Outcome[Decoded]) -> Decoded:
     if outcome.failure is None:
         assert outcome.value is not None
         return outcome.value
+    return _lost_to(outcome)
+
+
+def _lost_to(outcome: Outcome[Any]) -> Decoded:
+    """What the failure of a worker process or of its function says about the file."""
     if outcome.failure in ("crash", "timeout"):
         return Decoded(status="bad", reason=outcome.failure)
     return _lost(outcome.error, outcome.message)

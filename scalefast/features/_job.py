@@ -12,14 +12,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
 
 from scalefast._version import __version__
 from scalefast.errors import InputError
-from scalefast.features._decode import Decoded, DecodeJob, Item, decode_in_workers
+from scalefast.features._decode import Decoded, DecodeJob, Item, decode_by_dali, decode_in_workers
 from scalefast.features._inputs import check_ids, check_provenance
 from scalefast.features._shard import ShardContent, dtype_name
 from scalefast.features._shard_builder import ShardBuilder, make_labels
@@ -30,9 +30,11 @@ if TYPE_CHECKING:
     from scalefast.video import ClipRecipe, VideoEntry, VideoList
     from scalefast.video._positions import PositionMode
 
-__all__ = ["Extraction", "built_shards", "default_shard_videos", "item_of"]
+__all__ = ["DecoderName", "Extraction", "built_shards", "default_shard_videos", "item_of"]
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+
+DecoderName = Literal["auto", "pyav", "torchcodec", "dali"]
 
 Told = Callable[["VideoEntry", Decoded], None]
 """Is told what became of each video, in the order of the list."""
@@ -64,6 +66,8 @@ class Extraction:
     """Of the features kept."""
     timeout: float = 60.0
     """Seconds for a video, and one more for every 256 KiB of its file."""
+    decoder: DecoderName = "auto"
+    """PyAV, torchcodec (the same clips), or DALI on the backbone's device (pixels differ by its resizing)."""
 
     def __post_init__(self) -> None:
         videos, recipe, backbone = self.videos, self.recipe, self.backbone
@@ -85,6 +89,10 @@ class Extraction:
                 raise InputError(f"{name} = {value!r}: expected an integer of at least 1")
         if not self.timeout > 0:
             raise InputError(f"timeout = {self.timeout!r}: expected a positive number of seconds")
+        if self.decoder not in get_args(DecoderName):
+            raise InputError(
+                f"decoder = {self.decoder!r}: expected one of {', '.join(get_args(DecoderName))}"
+            )
         if self.positions not in ("paper", "seconds", "fraction"):
             raise InputError(f"positions = {self.positions!r}: expected 'paper', 'seconds' or 'fraction'")
 
@@ -103,7 +111,18 @@ class Extraction:
     @property
     def decode(self) -> DecodeJob:
         """What a worker process does with a video."""
-        return DecodeJob(recipe=self.recipe, seed=self.seed)
+        library = "auto" if self.decoder == "dali" else self.decoder
+        return DecodeJob(recipe=self.recipe, seed=self.seed, decoder=library)
+
+    def decoded(
+        self, stream: Iterable[tuple[VideoEntry, int]], *, workers: int | None
+    ) -> Generator[Decoded, None, None]:
+        """What became of each video of (entry, epoch), in their order; closing the generator ends the workers."""
+        if self.decoder == "dali":
+            device = str(self.backbone.device)
+            return decode_by_dali(self.decode, stream, workers=workers, timeout=self.timeout, device=device)
+        items = (item_of(entry, epoch=epoch) for entry, epoch in stream)
+        return decode_in_workers(self.decode, items, workers=workers, timeout=self.timeout)
 
     def plan(self) -> dict[str, Any]:
         """What the store follows from, as a JSON object: its provenance."""
@@ -123,6 +142,8 @@ class Extraction:
                 "hash": hashlib.sha256(json.dumps(rows).encode("ascii")).hexdigest(),
             },
         }
+        if self.decoder == "dali":  # the others give the same pixels
+            plan["decoder"] = f"dali on {self.backbone.device.type}"
         return check_provenance(plan)
 
     def builder(self, clock: StageClock | None = None) -> Callable[[], ShardBuilder]:
@@ -170,9 +191,7 @@ def built_shards(
     if not entries:
         return
     build = job.builder(clock)
-    with closing(
-        decode_in_workers(job.decode, map(item_of, entries), workers=workers, timeout=job.timeout)
-    ) as decoded:
+    with closing(job.decoded(((entry, 0) for entry in entries), workers=workers)) as decoded:
         for index, part in todo.items():
             yield index, build_shard(build(), part, decoded, clock=clock, told=told)
 

@@ -58,7 +58,7 @@ class ShardBuilder:
         self._dtype = dtype
         self._normalize = normalize
         self._make_labels = labels
-        self._waiting: list[np.ndarray] = []
+        self._waiting: list[torch.Tensor] = []
         self._outputs: list[torch.Tensor] = []
         self._lengths: list[int] = []
         self._positions: list[np.ndarray] = []
@@ -77,13 +77,13 @@ class ShardBuilder:
         self._lengths.append(len(decoded.clips))
         self._raw.append(decoded.raw)
         self._positions.append(self._normalize(decoded.raw, decoded.duration))
-        self._waiting.append(decoded.clips)
+        self._waiting.append(_tensor(decoded.clips))
         while sum(map(len, self._waiting)) >= self._batch_clips:
             self._run(self._batch_clips)
 
     def _run(self, clips: int) -> None:
         """Send the first `clips` waiting clips through the backbone; the output stays where it is for now."""
-        taken: list[np.ndarray] = []
+        taken: list[torch.Tensor] = []
         while clips:
             first = self._waiting.pop(0)
             if len(first) > clips:
@@ -91,9 +91,9 @@ class ShardBuilder:
                 first = first[:clips]
             taken.append(first)
             clips -= len(first)
-        batch = taken[0] if len(taken) == 1 else np.concatenate(taken)
         with self._clock("backbone"):
-            output = self._backbone(torch.from_numpy(np.ascontiguousarray(batch)))
+            batch = taken[0] if len(taken) == 1 else torch.cat(taken)
+            output = self._backbone(batch.contiguous())
         expected = (len(batch), self._feature_dim)
         if tuple(output.shape) != expected:
             raise DataError(
@@ -126,6 +126,13 @@ class ShardBuilder:
             ids=self._ids,
             ledger=self._ledger,
         )
+
+
+def _tensor(clips: np.ndarray | torch.Tensor) -> torch.Tensor:
+    if isinstance(clips, torch.Tensor):
+        return clips
+    # torch warns about arrays that cannot be written, which these only are where a worker handed over such.
+    return torch.from_numpy(clips if clips.flags.writeable else clips.copy())
 
 
 def _rows(parts: list[np.ndarray]) -> torch.Tensor:

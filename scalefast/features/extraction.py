@@ -20,7 +20,7 @@ import torch
 from scalefast._progress import VideoProgress
 from scalefast.errors import DataError, InputError
 from scalefast.features._decode import Decoded
-from scalefast.features._job import Extraction, built_shards
+from scalefast.features._job import DecoderName, Extraction, built_shards
 from scalefast.features._stages import StageClock, what_limits
 from scalefast.features._summary import ExtractSummary
 from scalefast.features._writer import StoreWriter
@@ -47,6 +47,7 @@ def extract(
     shard_videos: int | None = None,
     dtype: torch.dtype = torch.float16,
     timeout: float = 60.0,
+    decoder: DecoderName = "auto",
     overwrite: bool = False,
     progress: bool = True,
     rank: int = 0,
@@ -76,6 +77,8 @@ def extract(
         dtype: of the features kept: float16, bfloat16 or float32.
         timeout: seconds after which a video that is still being decoded counts as bad, and one more for every
             256 KiB of its file.
+        decoder: "pyav" ("auto"), "torchcodec" (PyAV for streams of which it would not give the same clips), or "dali"
+            on the backbone's device (NVDEC on a GPU), whose resizing gives slightly different pixels and is recorded.
         overwrite: start anew where the folder holds a finished store, or an interrupted one of another
             extraction; an interrupted one of this extraction goes on.
         progress: show a bar on a terminal, or a line every 10 s, on the standard error.
@@ -100,6 +103,7 @@ def extract(
         shard_videos=shard_videos,
         dtype=dtype,
         timeout=timeout,
+        decoder=decoder,
     )
     with open_writer(job, out, overwrite=overwrite, rank=rank, world_size=world_size) as writer:
         return _write(job, writer, workers=workers, progress=progress)

@@ -11,6 +11,7 @@ import torch
 
 from scalefast._progress import VideoProgress
 from scalefast.errors import InputError
+from scalefast.features._job import DecoderName
 from scalefast.features._ray import RayCluster
 from scalefast.features._stages import StageClock
 from scalefast.features._summary import ExtractSummary
@@ -37,6 +38,7 @@ def extract_on_ray(
     shard_videos: int | None = None,
     dtype: torch.dtype = torch.float16,
     timeout: float = 60.0,
+    decoder: DecoderName = "auto",
     overwrite: bool = False,
     progress: bool = True,
     address: str | None = None,
@@ -54,6 +56,7 @@ def extract_on_ray(
         videos: the list; its order is the order of the store.
         load: device ("cuda" or "cpu") -> backbone; called in each backbone actor, so it must be picklable.
         out, recipe, positions, seed, batch_clips, shard_videos, dtype, timeout, overwrite, progress: as for `extract`.
+        decoder: as for `extract`, but not "dali": decoding actors have no GPU.
         address: of a running cluster, as `ray.init` takes it ("auto", "ray://head:10001"); None: a cluster that
             is running already, or one on this machine for this call.
         backbones: actors that run the backbone; None: one for each GPU of the cluster, or one.
@@ -64,6 +67,8 @@ def extract_on_ray(
     """
     if len(videos) == 0:
         raise InputError(f"{videos.source}: the list is empty")
+    if decoder == "dali":
+        raise InputError("on Ray CPU actors decode: take the decoder auto, pyav or torchcodec, not dali")
     arguments = {
         "videos": videos,
         "recipe": recipe,
@@ -73,6 +78,7 @@ def extract_on_ray(
         "shard_videos": shard_videos,
         "dtype": dtype,
         "timeout": timeout,
+        "decoder": decoder,
     }
     with RayCluster(
         load, arguments=arguments, address=address, backbones=backbones, decoders=decoders

@@ -18,14 +18,15 @@ from torch import Tensor
 
 from scalefast import kernels
 from scalefast.errors import DataError
-from scalefast.features._decode import Decoded, Item, decode_in_workers
-from scalefast.features._job import Extraction, item_of
+from scalefast.features._decode import Decoded
+from scalefast.features._job import Extraction
 from scalefast.features._shard_builder import ShardBuilder
 from scalefast.kernels import RandomState
 from scalefast.online._ledger import Ledger
 from scalefast.training.bank.batch import Bank, Batch
 from scalefast.training.bank.prefetch import prefetched
 from scalefast.training.sampler import BatchPlan, part_of
+from scalefast.video import VideoEntry
 
 __all__ = ["FreshBank", "draw_sets", "on_device"]
 
@@ -62,8 +63,7 @@ class FreshBank(Bank):
     def _made(self, plan: BatchPlan, *, start: int, views: int) -> Generator[Batch]:
         """The batches in the host's memory."""
         build = self.job.builder()
-        items = self._items(plan, start=start)
-        decoding = decode_in_workers(self.job.decode, items, workers=self.workers, timeout=self.job.timeout)
+        decoding = self.job.decoded(self._videos(plan, start=start), workers=self.workers)
         with contextlib.closing(decoding) as decoded:
             for step, rows in self._parts(plan, start=start):
                 kept, features, positions = self._read(build(), rows, decoded, step=step)
@@ -75,11 +75,11 @@ class FreshBank(Bank):
         part = part_of(plan.batch, rank=self.world.rank, world_size=self.world.size)
         return ((step, rows[part]) for step, rows in plan.batches(start))
 
-    def _items(self, plan: BatchPlan, *, start: int) -> Iterator[Item]:
-        """What the workers decode, in the order in which the run needs it."""
+    def _videos(self, plan: BatchPlan, *, start: int) -> Iterator[tuple[VideoEntry, int]]:
+        """What is decoded, and for which epoch, in the order in which the run needs it."""
         for step, rows in self._parts(plan, start=start):
             for row in rows.tolist():
-                yield item_of(self.job.videos[row], epoch=step // plan.steps_per_epoch)
+                yield self.job.videos[row], step // plan.steps_per_epoch
 
     def _read(
         self, builder: ShardBuilder, rows: Tensor, decoded: Iterator[Decoded], *, step: int

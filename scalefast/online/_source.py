@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scalefast.errors import InputError
-from scalefast.features._job import Extraction
+from scalefast.features._job import DecoderName, Extraction
 from scalefast.features._shard import dtype_name
 from scalefast.online._fresh import FreshBank
 from scalefast.online._kept import KeptBank
@@ -53,6 +53,8 @@ class OnlineVideos(BankSource):
     """Processes that decode; None: one for each CPU."""
     timeout: float = 60.0
     """Seconds for a video, and one more for every 256 KiB of its file."""
+    decoder: DecoderName = "auto"
+    """Library that decodes, as for `extract`."""
     keep: str | os.PathLike[str] | None = None
     """Store (a path or URL) that the first epoch fills, in the order in which it sees the videos."""
 
@@ -86,6 +88,7 @@ class OnlineVideos(BankSource):
             seed=config.seed,
             batch_clips=self.batch_clips,
             timeout=self.timeout,
+            decoder=self.decoder,
         )
         common: dict[str, Any] = {
             "facts": self._facts(job),

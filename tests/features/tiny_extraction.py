@@ -27,6 +27,7 @@ class TinyBackbone:
     num_frames = 4
     stride = 2
     size = 16
+    device = torch.device("cpu")
 
     def __init__(self, *, seed: int = 0, pause: float = 0.0) -> None:
         self.pause = pause

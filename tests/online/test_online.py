@@ -143,6 +143,19 @@ def test_kill_9_and_resume(
         assert stores[0] == stores[1]
 
 
+def test_dali_decodes_for_a_run(online: Make, config: PretrainConfig, tmp_path: Path) -> None:
+    """Epoch by epoch, on the CPU here: the videos and sets of PyAV, features almost, bad files left out."""
+    pytest.importorskip("nvidia.dali", reason="DALI is not installed: pip install 'scalefast[dali]'")
+    expected = batches(online(), config, tmp_path / "pyav")
+    found = batches(online(decoder="dali"), config, tmp_path / "dali")
+    assert len(found) == len(expected) == 6
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one.rows, other.rows) and torch.equal(one.positions, other.positions)
+        assert torch.allclose(one.features[..., :5].float(), other.features[..., :5].float(), atol=0.1)
+    ledgers = [(tmp_path / name / "ledger.csv").read_bytes() for name in ("pyav", "dali")]
+    assert ledgers[0] == ledgers[1]
+
+
 def test_the_kept_store_is_that_of_an_extraction(
     online: Make, config: PretrainConfig, tiny: Any, tmp_path: Path, videos: VideoList
 ) -> None:
