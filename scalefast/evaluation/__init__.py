@@ -19,6 +19,7 @@ from scalefast.evaluation.representations import (
     Representation,
     Representations,
     represent,
+    represent_as,
     represent_clips,
     represent_sets,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "normalized_mutual_information",
     "read_results",
     "represent",
+    "represent_as",
     "represent_clips",
     "represent_sets",
     "results_table",

@@ -26,6 +26,7 @@ __all__ = [
     "Representation",
     "Representations",
     "represent",
+    "represent_as",
     "represent_clips",
     "represent_sets",
 ]
@@ -117,6 +118,25 @@ def represent(
     whole = Representations(**columns)
     check_finite_rows(whole.ensemble, store.ids, what="the model's output for a clip")
     return whole
+
+
+def represent_as(
+    model: SCALE,
+    store: FeatureStore,
+    *,
+    representation: Representation,
+    device: torch.device | str | None = None,
+    batch_clips: int = BATCH_CLIPS,
+) -> Tensor:
+    """`represent(model, store)[representation]`, holding that one alone: for stores of a million videos.
+
+    Arguments and errors as `represent`.
+    """
+    with _frozen(model, device) as home:
+        batches = _batches(store, model.feature_dim, home, batch_clips)
+        rows = torch.cat([represent_sets(model, *batch)[representation] for batch in batches])
+    check_finite_rows(rows, store.ids, what="the model's output for a clip")
+    return rows
 
 
 def represent_clips(

@@ -17,7 +17,7 @@ from scalefast.evaluation._run import default_device, load, open_store
 from scalefast.evaluation.representations import (
     REPRESENTATIONS,
     Representation,
-    represent,
+    represent_as,
     represent_sets,
 )
 from scalefast.search.index import VectorIndex, build_index
@@ -117,7 +117,9 @@ class Searcher:
         return video in self._rows
 
     def _vectors(self) -> Tensor:
-        return represent(self._run.model, self.store, device=self.device)[self.representation]
+        return represent_as(
+            self._run.model, self.store, representation=self.representation, device=self.device
+        )
 
     def query(self, what: str | os.PathLike[str], *, between: Seconds | None = None) -> Query:
         """The clips of what is searched for.

@@ -10,7 +10,7 @@ import torch
 
 from scalefast import SCALE
 from scalefast.errors import DataError, InputError
-from scalefast.evaluation import REPRESENTATIONS, represent, represent_clips
+from scalefast.evaluation import REPRESENTATIONS, represent, represent_as, represent_clips
 
 
 def _mean(clips: torch.Tensor) -> torch.Tensor:
@@ -124,3 +124,10 @@ def test_unknown_name_lists_the_known(make_store: Any, model: SCALE) -> None:
     whole = represent(model, make_store("videos", videos=4))
     with pytest.raises(InputError, match=", ".join(REPRESENTATIONS)):
         whole["median"]
+
+
+@pytest.mark.parametrize("representation", REPRESENTATIONS)
+def test_one_representation_alone_is_the_same(model: SCALE, make_store: Any, representation: Any) -> None:
+    store = make_store("ragged", videos=9, ragged=True)
+    alone = represent_as(model, store, representation=representation, batch_clips=20)
+    assert torch.equal(alone, represent(model, store, batch_clips=20)[representation])

@@ -36,7 +36,7 @@ def test_second_search_reads_the_first_ones_index(
 ) -> None:
     first = answer(model, store, tmp_path / "index")
     assert first == answer(model, store, None)
-    monkeypatch.setattr(searcher, "represent", lambda *args, **options: pytest.fail("made again"))
+    monkeypatch.setattr(searcher, "represent_as", lambda *args, **options: pytest.fail("made again"))
     assert answer(model, store, tmp_path / "index") == first
 
 
@@ -49,7 +49,7 @@ def test_coarse_index_is_kept_with_its_measured_recall(
     record = json.loads((tmp_path / "index" / "index.json").read_text())
     assert record["kind"] == "faiss" and record["recall_at_10"] >= 0.98
     assert any("recall@10" in text for text in said)
-    monkeypatch.setattr(searcher, "represent", lambda *args, **options: pytest.fail("made again"))
+    monkeypatch.setattr(searcher, "represent_as", lambda *args, **options: pytest.fail("made again"))
     again = Searcher(model, store, index=tmp_path / "index", device="cpu")
     query = again.query(store.ids[7])
     assert again.index.kind == "faiss"
@@ -139,14 +139,14 @@ def test_two_that_ask_at_once_make_it_once(
 ) -> None:
     """The second finds no index, waits, and then takes the first one's."""
     made = []
-    real = searcher.represent
+    real = searcher.represent_as
 
     def slow(*args: Any, **options: Any) -> Any:
         made.append(1)
         time.sleep(0.3)
         return real(*args, **options)
 
-    monkeypatch.setattr(searcher, "represent", slow)
+    monkeypatch.setattr(searcher, "represent_as", slow)
     found: list[Any] = []
     threads = [
         threading.Thread(target=lambda: found.append(answer(model, store, tmp_path / "index")))
