@@ -21,7 +21,7 @@ def programs() -> Iterator[SimpleNamespace]:
     with pytest.MonkeyPatch.context() as patch:
         for folder in ("", "programs", "plots"):
             patch.syspath_prepend(str(ROOT / folder))
-        names = ("side_by_side", "results", "growth", "roofline", "draw", "whole_run")
+        names = ("side_by_side", "results", "growth", "roofline", "draw", "whole_run", "loss_curves")
         yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
 
 
@@ -133,3 +133,34 @@ def test_a_whole_run_is_timed(programs, tmp_path: Path) -> None:
     assert found["steps"] == 4
     assert 0 < found["seconds_of_steps"] < found["seconds"]
     assert found["ms_a_step"] == pytest.approx(1e3 * found["seconds_of_steps"] / 4)
+
+
+def test_loss_curves_of_both_precisions_are_compared(programs, tmp_path: Path, monkeypatch, capsys) -> None:
+    from scalefast import FeatureStore
+
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(4).repeat(6)
+    for name in ("train", "test"):
+        features = torch.randn(4, 1, 16, generator=torch.Generator().manual_seed(9))[labels] + torch.randn(
+            24, 16, 16, generator=generator
+        )
+        ids = [f"{name}-{i}" for i in range(24)]
+        FeatureStore.create(tmp_path / name, features=features.half(), labels=labels, ids=ids)
+    words = [
+        str(tmp_path / "train"),
+        str(tmp_path / "test"),
+        "--epochs",
+        "3",
+        "--batch",
+        "12",
+        "--head-dim",
+        "32",
+    ]
+    monkeypatch.setattr("sys.argv", ["loss_curves.py", *words, "--seeds", "0"])
+    assert programs.loss_curves.main() == 0
+    one, whole = (json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{"))
+    assert (one["seed"], one["steps"]) == (0, 6)
+    assert 0 < one["largest_difference"] == whole["largest_difference"] < 0.01
+    assert set(whole["knn"]) == {"fp32", "bf16"}
+    monkeypatch.setattr(programs.loss_curves, "MOST", 0.0)
+    assert programs.loss_curves.main() == 1
