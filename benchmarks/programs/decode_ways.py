@@ -36,7 +36,9 @@ SIZES = {"340x256": (256, 340), "640x360": (360, 640)}
 """Name -> (height, width) of the videos that are rendered."""
 
 
-def render(path: Path, *, seconds: int = 10, height: int = 256, width: int = 340) -> Path:
+def render(
+    path: Path, *, seconds: int = 10, height: int = 256, width: int = 340, codec: str = "libx264"
+) -> Path:
     """A video in the size of the usual Kinetics copies: a textured scene that pans, shakes and has things moving."""
     rng = np.random.default_rng(0)
     shape = (640, 960, 3)
@@ -49,7 +51,7 @@ def render(path: Path, *, seconds: int = 10, height: int = 256, width: int = 340
         patches = rng.uniform(0, 255, (shape[0] // cell, shape[1] // cell, 3))
         scene += strength * np.kron(patches, np.ones((cell, cell, 1)))
     with av.open(path, "w") as container:
-        stream = container.add_stream("libx264", rate=30)
+        stream = container.add_stream(codec, rate=30)
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         for number in range(30 * seconds):
             top = 150 + int(100 * np.sin(number / 40)) + int(rng.integers(0, 3))
