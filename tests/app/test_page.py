@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import socket
+import subprocess
+import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -88,6 +94,34 @@ def test_errors_are_shown_and_the_page_goes_on(page: Any, fields: dict[str, str]
     search_for(page, **fields)
     page.wait(f"document.body.innerText.includes({message!r})")
     assert page.run(f"{CARDS}.length") == 6
+
+
+def test_verb_serves_until_it_is_interrupted(films: Any, tmp_path: Path) -> None:
+    films.model.save_pretrained(tmp_path / "model")
+    words = [
+        "app",
+        str(tmp_path / "model"),
+        str(films.store.path),
+        "--videos",
+        str(films.folder),
+        "--port",
+        "0",
+    ]
+    command = [sys.executable, "-m", "scalefast", *words]
+    # Without a proxy between this machine and itself.
+    environment = {**os.environ, "NO_PROXY": "127.0.0.1,localhost", "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
+        try:
+            assert server.stdout is not None
+            said = server.stdout.readline()
+            served = re.match(r"scalefast: store: (http://127\.0\.0\.1:\d+/)", said)
+            assert served is not None, said
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            assert b"scalefast: store" in opener.open(served[1], timeout=30).read()
+            server.send_signal(signal.SIGINT)
+            assert server.wait(30) in (0, 130)
+        finally:
+            server.kill()
 
 
 def test_port_that_is_taken(browser: Browser) -> None:
