@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scalefast.errors import InputError
+from scalefast.training import sampler
 from scalefast.training.sampler import BatchPlan
 
 plans = st.builds(
@@ -53,6 +56,25 @@ def test_orders_differ_between_epochs_and_seeds() -> None:
     other = BatchPlan(num_videos=50, batch_size=10, epochs=2, seed=2**40)
     assert not torch.equal(plan.order(0), plan.order(1))
     assert not torch.equal(plan.order(0), other.order(0))
+
+
+def test_the_order_does_not_depend_on_how_many_rows_are_drawn_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = BatchPlan(num_videos=301, batch_size=10, epochs=2, seed=9)
+    whole = plan.order(1)
+    monkeypatch.setattr(sampler, "_ROWS_AT_A_TIME", 50)
+    assert torch.equal(plan.order(1), whole)
+
+
+@given(plan=plans, data=st.data())
+@settings(max_examples=40)
+def test_batches_from_any_step_on_are_those_of_the_orders(plan: BatchPlan, data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, plan.total_steps - 1))
+    taken = list(itertools.islice(plan.batches(start), 4))
+    assert [step for step, _ in taken] == list(range(start, min(start + 4, plan.total_steps)))
+    for step, rows in taken:
+        assert torch.equal(rows, plan.order(step // plan.steps_per_epoch)[plan.share(step)])
 
 
 def test_every_place_is_equally_likely() -> None:

@@ -1,4 +1,4 @@
-"""The masked-clip loss at the sizes of a batch of 16,384 videos, within a limit of memory: `large_batch.py MIB TOO_FEW`.
+"""The masked-clip loss of a batch of 16,384 videos within a limit of memory: `large_batch.py MIB TOO_FEW`.
 
 All 262,144 keys, of the 65,536 queries as many as take a second: the rows of logits of the others would come one strip
 after the other in the same memory. Exits 0 if it fits into MIB and does not fit into TOO_FEW.
