@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from scalefast.backbones import R3D, R3DConfig
+from scalefast.backbones.gradient_cache import backward_in_chunks
 from scalefast.cvrl import CVRLTask
 from scalefast.errors import InputError
 
@@ -94,6 +95,21 @@ def test_an_r3d_learns_which_clips_belong_together():
         history.append((losses.loss.item(), losses.accuracy.item()))
     assert sum(a for _, a in history[-5:]) / 5 > 0.9 > history[0][1]
     assert history[-1][0] < 0.5 * history[0][0]
+
+
+def test_4096_clips_in_chunks_have_the_gradients_of_one_pass():
+    generator = torch.Generator().manual_seed(0)
+    clips = torch.randn(4096, 3 * 2 * 4 * 4, generator=generator)
+    found = []
+    for chunk in (None, 64):
+        torch.manual_seed(1)
+        trained = CVRLTask(
+            nn.Sequential(nn.Linear(96, 16), nn.GELU(), nn.Linear(16, 12)), feature_dim=12, hidden_layers=0
+        )
+        backward_in_chunks(trained.encoder, clips, lambda z, t=trained: t.losses(t.head(z)), chunk=chunk)
+        found.append([p.grad for p in trained.parameters()])
+    for one, other in zip(*found, strict=True):
+        assert (one - other).abs().max() <= 1e-4 * other.abs().max()
 
 
 def test_the_heads_layers():
