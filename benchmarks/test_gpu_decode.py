@@ -1,9 +1,9 @@
 """Does extraction keep NVDEC or the backbone busy, whichever is slower?
 
 10 s videos, 16 random clips each, as in `test_decode.py`. Three times are taken: DALI decoding the wanted frames and
-nothing else; the backbone on clips that are there already; and both together, from the files to the features. None counts
-its first batch, in which decoders and processes start. Without a GPU the same code runs small, on the CPU, with VP9, and
-only has to work.
+nothing else; the backbone on clips that are there already; and both together, from the files to the features. None
+counts its first batch, in which decoders and processes start. Without a GPU the same code runs small, on the CPU, with
+VP9, and only has to work.
 """
 
 from __future__ import annotations

@@ -141,13 +141,20 @@ def _vp8(packet: av.Packet) -> Access:
 
 def _vp9(packet: av.Packet) -> Access:
     data = memoryview(packet)
-    if data[-1] & 0xE0 == 0xC0:  # a superframe's index: exactly one of its pictures is shown
+    if _is_superframe(data):  # exactly one of its pictures is shown
         return Access.START if packet.is_keyframe else Access.INNER
     shift = 3 if data[0] >> 4 & 3 == 3 else 4  # profile 3 has one reserved bit more
     existing, shown = data[0] >> shift - 1 & 1, data[0] >> shift - 3 & 1
     if not existing and not shown:
         return Access.ODD
     return Access.START if packet.is_keyframe and not existing else Access.INNER
+
+
+def _is_superframe(data: memoryview) -> bool:
+    """Whether a VP9 packet ends with an index of several pictures: a marker byte before and behind their sizes."""
+    marker = data[-1]
+    size = 2 + ((marker >> 3 & 3) + 1) * ((marker & 7) + 1)
+    return marker & 0xE0 == 0xC0 and len(data) >= size and data[-size] == marker
 
 
 def _av1(packet: av.Packet) -> Access:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import struct
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -52,14 +53,19 @@ def render() -> Callable[..., Path]:
         options: dict[str, str] | None = None,
         container_options: dict[str, str] | None = None,
         matrix: tuple[int, int, int, int] = (1, 0, 0, 1),
+        uneven: bool = False,
     ) -> Path:
         with av.open(path, "w", options=container_options or {}) as container:
             stream = container.add_stream(codec, rate=fps, options=options or {})
             stream.height, stream.width, stream.pix_fmt = height, width, pixel_format
+            if uneven:  # frames 2 to 6 quarters of a regular step apart
+                stream.codec_context.time_base = Fraction(1, 4 * fps)
             for number in range(frames):
                 picture = _numbered_frame(number, height=height, width=width)
                 frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pixel_format)
-                frame.pts = number
+                frame.pts = 4 * number + number * 7 % 3 if uneven else number
+                if uneven:
+                    frame.time_base = stream.codec_context.time_base
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
         if matrix != (1, 0, 0, 1):

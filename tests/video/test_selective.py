@@ -19,7 +19,6 @@ from scalefast.video import ClipSpec, decode_clips
 from scalefast.video import _decode as decode_module
 from scalefast.video import _packets as packets_module
 from scalefast.video._file import VideoFile
-from scalefast.video._random_access import Access
 from scalefast.video._selective import (
     Layout,
     UnexpectedFrameError,
@@ -39,6 +38,8 @@ STREAMS = {  # what -> (file name, codec, options, whether it may be entered els
     "open gops, pyramid": ("v.mkv", "libx264", {"x264-params": f"{OPEN}:bframes=6:ref=6:weightp=2"}, True),
     "open gops, temporal": ("v.mp4", "libx264", {"x264-params": f"{OPEN}:direct=temporal"}, True),
     "many b-frames": ("v.mp4", "libx264", {"bf": "8", "x264-params": "b-pyramid=strict", "g": "30"}, True),
+    "uneven times": ("v.mp4", "libx264", {"g": "12"}, True),
+    "uneven times in matroska": ("v.mkv", "libx264", {"x264-params": OPEN}, True),
     "intra": ("v.mp4", "libx264", {"g": "1"}, True),
     "intra refresh": ("v.mp4", "libx264", {"x264-params": "intra-refresh=1:keyint=15"}, False),
     "slices": ("v.mp4", "libx264", {"x264-params": "slices=4:keyint=25"}, True),
@@ -60,7 +61,8 @@ def stream(
 ) -> tuple[Path, bool | None]:
     name, codec, options, enterable = STREAMS[request.param]
     path = tmp_path_factory.mktemp("streams") / name
-    return render(path, frames=FRAMES, codec=codec, options=options), enterable
+    uneven = "uneven" in request.param
+    return render(path, frames=FRAMES, codec=codec, options=options, uneven=uneven), enterable
 
 
 def _picture(frame: av.VideoFrame) -> np.ndarray:
@@ -148,26 +150,6 @@ def test_plans(data: st.DataObject) -> None:
 def _shuffled_inside(data: st.DataObject, size: int) -> np.ndarray:
     """The frames of one closed group: the first is shown first, the others in any order."""
     return np.array([0, *data.draw(st.permutations(range(1, size)))], dtype=np.int64)
-
-
-def test_hidden_pictures_are_noticed(tmp_path: Path, render: Callable[..., Path]) -> None:
-    """A VP8 packet whose picture is not shown gives no frame, so that counting packets would shift all frames."""
-    path = render(tmp_path / "v.webm", frames=20, codec="libvpx", options={"g": "5"})
-    with VideoFile(path) as file:
-        assert read_layout(file) is not None
-    with av.open(path) as container:
-        packets = [packet.pos for packet in container.demux(video=0) if packet.size]
-    data = bytearray(path.read_bytes())
-    place = data.index(_payload(path, 7), packets[7])
-    data[place] &= ~0x10  # show_frame
-    path.write_bytes(data)
-    with VideoFile(path) as file:
-        assert file.packets.access[7] == Access.ODD and read_layout(file) is None
-
-
-def _payload(path: Path, number: int) -> bytes:
-    with av.open(path) as container:
-        return bytes([packet for packet in container.demux(video=0) if packet.size][number])
 
 
 def test_surprises_of_the_decoder_lead_to_a_full_pass(
