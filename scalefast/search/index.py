@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scalefast.errors import DataError, InputError
+from scalefast.errors import DataError, InputError, require
 from scalefast.features import VerifiedArray
 from scalefast.search.inverted import Inverted, build_inverted
 
-__all__ = ["EXACT_LIMIT", "IndexKind", "VectorIndex", "build_index"]
+__all__ = ["EXACT_LIMIT", "IndexKind", "VectorIndex", "build_index", "check_faiss"]
 
 IndexKind = Literal["auto", "exact", "faiss"]
 
@@ -111,6 +111,17 @@ def build_index(
         row = int((~torch.isfinite(vectors).all(dim=1)).nonzero()[0])
         raise DataError(f"vector {row} holds NaN or infinity")
     unit = F.normalize(vectors.float(), dim=1)
-    if kind == "exact" or (kind == "auto" and len(unit) <= EXACT_LIMIT):
+    if kind == "exact" or (kind == "auto" and not check_faiss(len(unit))):
         return VectorIndex(vectors=unit)
     return VectorIndex(vectors=unit, inverted=build_inverted(unit, say=say))
+
+
+def check_faiss(count: int) -> bool:
+    """Whether `auto` takes faiss for so many vectors; so that its absence is told before they are made.
+
+    Raises:
+        MissingExtraError: it does, and faiss is not installed.
+    """
+    if count > EXACT_LIMIT:
+        require("faiss", extra="faiss", needed_for=f"an index of {count:,} videos")
+    return count > EXACT_LIMIT

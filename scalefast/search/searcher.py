@@ -20,7 +20,7 @@ from scalefast.evaluation.representations import (
     represent_as,
     represent_sets,
 )
-from scalefast.search.index import VectorIndex, build_index
+from scalefast.search.index import VectorIndex, build_index, check_faiss
 from scalefast.search.kept import index_source, kept_index
 from scalefast.search.moments import Moment, clip_vectors, nearest_moments
 from scalefast.search.query import (
@@ -102,6 +102,8 @@ class Searcher:
         self._backbone = backbone
         self._encoder: FrozenBackbone | None = None
         self._folder = None if index is None else Path(index)
+        if index is not None:
+            check_faiss(len(self.store))
         self._say = say
 
     @cached_property

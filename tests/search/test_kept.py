@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from scalefast import SCALE, FeatureStore
-from scalefast.errors import StoreError
+from scalefast.errors import MissingExtraError, StoreError
 from scalefast.search import Searcher, search, searcher
 
 
@@ -103,6 +103,17 @@ def test_damage_is_named(
     target.write_bytes(content)
     with pytest.raises(StoreError, match=f"{target.name}: "):
         answer(model, store, tmp_path / "index")
+
+
+def test_absent_faiss_is_told_before_anything_is_computed(
+    model: SCALE, store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scalefast.search.index.EXACT_LIMIT", 4)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    monkeypatch.setattr(searcher, "represent_as", lambda *args, **options: pytest.fail("made in vain"))
+    with pytest.raises(MissingExtraError, match=r"index of 32 videos; .*scalefast\[faiss\]"):
+        answer(model, store, tmp_path / "index")
+    assert not (tmp_path / "index").exists()
 
 
 @pytest.mark.parametrize("moment", [1, 2])
