@@ -1,6 +1,6 @@
 """What a calibrated model keeps beside its weights, fitted to the videos that it is trained on, without labels.
 
-Before training, one number that scales its inputs. After training, how the four parts of the recommended
+Before training, a number that scales its inputs and one for times. After training, how the parts of the recommended
 representation are put together: their means, and a weight each.
 
 Shapes: `N` videos, `V` clips a video, `D` backbone feature, `H` SCALE's width.
@@ -36,9 +36,13 @@ CERTAIN = 0.1
 
 
 def scale_inputs(model: SCALE, store: FeatureStore | str | os.PathLike[str]) -> None:
-    """Set `model.input_scale` so that inputs have unit variance: 1 / root mean square of their numbers."""
+    """Set `model.input_scale` so that inputs have unit variance: 1 / root mean square of their numbers.
+
+    And `model.time_scale`, so that times are at most 1: those in seconds would otherwise drown everything else.
+    """
     store = _open(store)
-    features, _, lengths = store.sets(_spread(len(store)))
+    features, positions, lengths = store.sets(_spread(len(store)))
+    model.time_scale.fill_(1.0 / max(1.0, float(positions[..., 5:].max())))
     features, lengths = features.to(model.input_scale.device).float(), lengths.to(model.input_scale.device)
     model.input_scale.fill_(1.0)
     inputs = model.inputs(features, lengths)

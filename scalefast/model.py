@@ -9,7 +9,7 @@ Shapes: `B` sets, `V` clips a set, `D` backbone feature, `H` width, `h` heads.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +81,10 @@ class SCALE(nn.Module, HubModel):
     """
 
     added_fields = ("center_sets", "position_use", "calibrated")
-    input_scale: Tensor  # [], of calibrated models only, as the next two: [D + 3H] and [4]
+    input_scale: (
+        Tensor  # [], of calibrated models only, as time_scale [], part_means [D + 3H], part_weights [4]
+    )
+    time_scale: Tensor
     part_means: Tensor
     part_weights: Tensor
 
@@ -102,16 +105,12 @@ class SCALE(nn.Module, HubModel):
         heads = hidden_dim // HEAD_DIM if num_heads is None else num_heads
         _check_sizes(feature_dim=feature_dim, hidden_dim=hidden_dim, num_layers=num_layers)
         if heads < 1 or hidden_dim % heads:
-            raise ValueError(
-                f"hidden_dim must be a multiple of {HEAD_DIM}, or of num_heads; "
-                f"got {hidden_dim = }, {num_heads = }"
-            )
+            wanted = f"hidden_dim must be a multiple of {HEAD_DIM}, or of num_heads"
+            raise ValueError(f"{wanted}; got {hidden_dim = }, {num_heads = }")
         if not 0.0 <= dropout < 1.0 or mlp_ratio <= 0:
             raise ValueError(f"dropout must be in [0, 1) and mlp_ratio > 0; got {dropout = }, {mlp_ratio = }")
-        if position_use not in get_args(PositionUse):
-            raise ValueError(
-                f"position_use must be one of {', '.join(get_args(PositionUse))}; got {position_use!r}"
-            )
+        if position_use not in _FIRST_SEEN:
+            raise ValueError(f"position_use must be 'all', 'time' or 'none'; got {position_use!r}")
         self.feature_dim, self.hidden_dim, self.num_layers = feature_dim, hidden_dim, num_layers
         self.center_sets, self.position_use, self.calibrated = center_sets, position_use, calibrated
         self.mlp_ratio, self.dropout, self.num_heads = mlp_ratio, dropout, heads
@@ -128,6 +127,7 @@ class SCALE(nn.Module, HubModel):
         self.norm = nn.LayerNorm(hidden_dim)
         if calibrated:
             self.register_buffer("input_scale", torch.ones(()))
+            self.register_buffer("time_scale", torch.ones(()))
             self.register_buffer("part_means", torch.zeros(feature_dim + 3 * hidden_dim))
             self.register_buffer("part_weights", torch.ones(4))
 
@@ -199,18 +199,17 @@ class SCALE(nn.Module, HubModel):
         return x
 
     def inputs(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """[B, V, D] -> [B, V, D]: features as the first layer sees them, centred and scaled where the model does so.
-
-        Padding must be 0, and stays 0.
-        """
+        """[B, V, D], padding 0 -> the same as the first layer sees it: centred and scaled where the model is so."""
         if self.center_sets:
             count = features.shape[1] if lengths is None else lengths[:, None, None]
             features = features - features.sum(1, keepdim=True) / count
             if lengths is not None:
                 features = features.masked_fill(padding(lengths, features.shape[1])[..., None], 0.0)
-        return features * self.input_scale.to(features.dtype) if self.calibrated else features
+        return features * self.input_scale if self.calibrated else features
 
     def _seen(self, positions: Tensor) -> Tensor:
+        if self.calibrated:
+            positions = torch.cat([positions[..., :5], positions[..., 5:] * self.time_scale], dim=-1)
         first = _FIRST_SEEN[self.position_use]
         return positions if first == 0 else F.pad(positions[..., first:], (first, 0))
 

@@ -15,9 +15,11 @@ def paper() -> PretrainConfig:
 def recommended() -> PretrainConfig:
     """The paper's values but for what did better on the validation splits of several feature sets (docs/ablation.md).
 
-    The model sees what changes within a video (`center_sets`), predicts clips through a random projection (`target`),
-    and knows how its parts are put together (`calibrated`)."""
-    return PretrainConfig(center_sets=True, calibrated=True, target="fixed")
+    The model sees what changes within a video (`center_sets`), more clips are masked, they are predicted through a
+    random projection (`target`), KoLeo keeps videos apart, and the model knows how its parts are put together
+    (`calibrated`).
+    """
+    return PretrainConfig(center_sets=True, calibrated=True, mask_ratio=0.5, target="fixed", koleo_weight=0.1)
 
 
 def k400() -> PretrainConfig:

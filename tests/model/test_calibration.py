@@ -34,6 +34,26 @@ def test_inputs_get_unit_variance(tmp_path, center_sets):
     assert inputs.var(dim=(0, 1), correction=0).mean().item() == pytest.approx(1.0, abs=1e-4)
 
 
+def test_times_in_seconds_are_scaled_to_the_longest(model, tmp_path):
+    random = torch.Generator().manual_seed(5)
+    features, positions = torch.randn(6, 4, 12, generator=random), torch.rand(6, 4, 7, generator=random)
+    seconds = positions.clone()
+    seconds[..., 5:] *= 900 / positions[..., 5:].max()
+    stores = [
+        FeatureStore.create(tmp_path / name, features=features, positions=p)
+        for name, p in (("fraction", positions / positions[..., 5:].max()), ("seconds", seconds))
+    ]
+    scale_inputs(model, stores[0])
+    assert float(model.time_scale) == 1.0
+    scale_inputs(model, stores[1])
+    assert float(model.time_scale) == pytest.approx(1 / 900)
+    relative = seconds.clone()
+    relative[..., 5:] /= 900
+    long = model(features, seconds).video
+    model.time_scale.fill_(1.0)
+    torch.testing.assert_close(long, model(features, relative).video)
+
+
 def test_parts_are_centred_of_length_one_and_weighted(model, tmp_path):
     random = torch.Generator().manual_seed(1)
     store = make(tmp_path / "s", 5 + torch.randn(30, 8, 12, generator=random))

@@ -1,0 +1,118 @@
+"""Long videos as windows and as sequences of windows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scalefast import SCALE, FeatureStore
+from scalefast.calibration import calibrate, scale_inputs
+from scalefast.demo.feature_sets import FeatureSet, write_feature_set
+from scalefast.errors import InputError, StoreError
+from scalefast.evaluation import represent
+from scalefast.evaluation.linear import linear_accuracy
+from scalefast.training import PretrainConfig, pretrain
+from scalefast.windows import cut_windows, join_windows
+
+
+def long_store(path: Path, lengths: list[int], *, seed: int = 0) -> FeatureStore:
+    """Clips shuffled in time, 10 s each; every feature is its time and noise."""
+    random = torch.Generator().manual_seed(seed)
+    features, positions = [], []
+    for length in lengths:
+        start = 10.0 * torch.randperm(length, generator=random)
+        features.append(torch.cat([start[:, None], torch.randn(length, 3, generator=random)], dim=1))
+        place = torch.tensor([-1.0, 0.1, 0.2, 0.8, 0.9, 0.0, 0.0]).repeat(length, 1)
+        place[:, 5], place[:, 6] = start, start + 10
+        positions.append(place)
+    return FeatureStore.create(
+        path, features=features, positions=positions, labels=torch.arange(len(lengths))
+    )
+
+
+@settings(max_examples=15, deadline=None)
+@given(lengths=st.lists(st.integers(5, 40), min_size=1, max_size=4), clips=st.integers(1, 5))
+def test_windows_are_consecutive_in_time_and_whole(tmp_path_factory, lengths, clips):
+    folder = tmp_path_factory.mktemp("windows")
+    store = long_store(folder / "long", lengths)
+    windows = cut_windows(store, out=folder / "w", clips=clips, positions="kept")
+    assert len(windows) == sum(length // clips for length in lengths)
+    assert windows.features.shape[1:] == (clips, 4)
+    row = 0
+    for video, length in enumerate(lengths):
+        for number in range(length // clips):
+            times = 10.0 * torch.arange(number * clips, (number + 1) * clips)
+            assert torch.equal(windows.features[row][:, 0], times)
+            assert torch.equal(windows.positions[row][:, 5], times)
+            assert windows.ids[row] == f"{video}#{number:04d}" and int(windows.labels[row]) == video
+            row += 1
+    relative = cut_windows(store, out=folder / "r", clips=clips)
+    assert torch.equal(relative.features[:], windows.features[:])
+    assert relative.positions[:, :, 5].min() == 0 and relative.positions[:, :, 6].max() == 1
+
+
+@pytest.mark.parametrize("lengths", [[12, 12], [12, 9]], ids=["equal", "ragged"])
+def test_a_window_becomes_its_vector_and_its_span(tmp_path, lengths):
+    store = long_store(tmp_path / "long", lengths)
+    torch.manual_seed(0)
+    model = SCALE(4, hidden_dim=32, num_layers=1, center_sets=True, calibrated=True).eval()
+    windows = cut_windows(store, out=tmp_path / "w", clips=4)
+    scale_inputs(model, windows)
+    calibrate(model, windows)
+    segments = join_windows(model, store, out=tmp_path / "s", clips=4, device="cpu")
+    assert segments.lengths.tolist() == [length // 4 for length in lengths]
+    vectors = represent(model, windows).recommended
+    first = segments.sets([0])
+    torch.testing.assert_close(first.features[0, :3], vectors[:3])
+    assert first.positions[0, 1].tolist() == pytest.approx([-1, 0.1, 0.2, 0.8, 0.9, 40, 80])
+    assert torch.equal(segments.labels, store.labels) and segments.ids == store.ids
+    other = join_windows(SCALE(4, hidden_dim=32), store, out=tmp_path / "o", clips=4, device="cpu")
+    with pytest.raises(StoreError, match="cannot be mixed"):
+        segments.check_compatible(other)
+
+
+def test_the_order_of_chapters_is_learnt_through_windows(tmp_path):
+    """96 clips of 10 s each: mean pooling is near chance (1 of 6), two levels of SCALE are far from it."""
+    torch.set_num_threads(1)
+    drawn = FeatureSet(structure="chapters", clips=96, feature_dim=32, appearance=0.3, noise=0.25)
+    stores = write_feature_set(tmp_path, drawn, videos={"train": 180, "test": 120})
+    small = PretrainConfig(
+        center_sets=True, calibrated=True, mask_ratio=0.5, batch_size=90, learning_rate=3e-3, hidden_dim=32,
+        projection_dim=32, head_dim=64, target_dim=64,
+    )  # fmt: skip
+    windows = cut_windows(stores["train"], out=tmp_path / "windows", clips=8)
+    pretrain(windows, out=tmp_path / "level-1", config=small.replace(epochs=2, views=4), progress=False)
+    segments = {
+        split: join_windows(tmp_path / "level-1", store, out=tmp_path / f"{split}.segments", clips=8)
+        for split, store in stores.items()
+    }
+    pretrain(
+        segments["train"], out=tmp_path / "level-2", config=small.replace(epochs=150, views=6), progress=False
+    )
+    model = SCALE.from_pretrained(tmp_path / "level-2")
+    found = {split: represent(model, store).recommended for split, store in segments.items()}
+    means = {split: store.features[:].mean(1) for split, store in stores.items()}
+    labels = stores["train"].labels, stores["test"].labels
+
+    def accuracy(rows):
+        return linear_accuracy(rows["train"], labels[0], rows["test"], labels[1], l2=0.1)
+
+    assert accuracy(means) < 0.35
+    assert accuracy(found) > accuracy(means) + 0.2
+
+
+def test_what_does_not_fit_is_refused(tmp_path):
+    store = long_store(tmp_path / "long", [12, 6])
+    with pytest.raises(InputError, match="video '1' has 6 clips, fewer than a window of 7"):
+        cut_windows(store, out=tmp_path / "w", clips=7)
+    with pytest.raises(InputError, match="at least one clip"):
+        cut_windows(store, out=tmp_path / "w", clips=0)
+    with pytest.raises(
+        InputError, match="features have 4 dimensions, but a model in memory was trained on 5"
+    ):
+        join_windows(SCALE(5, hidden_dim=32), store, out=tmp_path / "s", clips=3)
+    assert not (tmp_path / "w").exists() and not (tmp_path / "s").exists()
