@@ -21,6 +21,7 @@ from scalefast.errors import DataError
 from scalefast.features._decode import Decoded
 from scalefast.features._job import Extraction
 from scalefast.features._shard_builder import ShardBuilder
+from scalefast.features._stages import StageClock
 from scalefast.kernels import RandomState
 from scalefast.online._ledger import Ledger
 from scalefast.training.bank.batch import Bank, Batch
@@ -52,21 +53,22 @@ class FreshBank(Bank):
         Raises:
             DataError: none of a batch's videos can be decoded.
         """
-        made = self._made(plan, start=start, views=views)
+        clock = StageClock()
+        made = self._made(plan, start=start, views=views, clock=clock)
         if self.world.device.type == "cuda":
             made = prefetched(_on_own_stream(made, device=self.world.device), ahead=1)
         with contextlib.closing(made):
             for batch in made:
                 yield on_device(batch, self.world.device)
-        self.ledger.close(self.world, resumed=start > 0)
+        self.ledger.close(self.world, clock=clock, resumed=start > 0)
 
-    def _made(self, plan: BatchPlan, *, start: int, views: int) -> Generator[Batch]:
+    def _made(self, plan: BatchPlan, *, start: int, views: int, clock: StageClock) -> Generator[Batch]:
         """The batches in the host's memory."""
-        build = self.job.builder()
+        build = self.job.builder(clock)
         decoding = self.job.decoded(self._videos(plan, start=start), workers=self.workers)
         with contextlib.closing(decoding) as decoded:
             for step, rows in self._parts(plan, start=start):
-                kept, features, positions = self._read(build(), rows, decoded, step=step)
+                kept, features, positions = self._read(build(), rows, decoded, step=step, clock=clock)
                 yield draw_sets(
                     plan, step=step, rows=kept, features=features, positions=positions, views=views
                 )
@@ -82,12 +84,13 @@ class FreshBank(Bank):
                 yield self.job.videos[row], step // plan.steps_per_epoch
 
     def _read(
-        self, builder: ShardBuilder, rows: Tensor, decoded: Iterator[Decoded], *, step: int
+        self, builder: ShardBuilder, rows: Tensor, decoded: Iterator[Decoded], *, step: int, clock: StageClock
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The rows that could be decoded, their features [B, C, D] and positions [B, C, 7]."""
         kept = []
         for row in rows.tolist():
-            entry, result = self.job.videos[row], next(decoded)
+            with clock("decode"):
+                entry, result = self.job.videos[row], next(decoded)
             self.ledger.note(entry, result)
             builder.add(entry, result)
             if result.clips is not None:

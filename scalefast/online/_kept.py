@@ -57,7 +57,11 @@ class KeptBank(Bank):
         order = plan.order(0).tolist()
         videos = replace(self.job.videos, entries=tuple(self.job.videos[row] for row in order))
         job = replace(self.job, videos=videos)
-        with open_writer(job, self.keep, overwrite=False) as writer, _Filling(job, writer, self) as filling:
+        clock = StageClock()
+        with (
+            open_writer(job, self.keep, overwrite=False) as writer,
+            _Filling(job, writer, self, clock) as filling,
+        ):
             for step, rows in plan.batches(start):
                 if step // plan.steps_per_epoch == 0:
                     filling.need(plan.share(step).stop)
@@ -77,20 +81,20 @@ class KeptBank(Bank):
                 )
                 yield on_device(batch, self.world.device)
             filling.complete()
-        self.ledger.close(self.world, resumed=False)
+        self.ledger.close(self.world, clock=clock, resumed=False)
 
 
 class _Filling:
     """The store on its way: which clips it has, and the extraction that brings the others."""
 
-    def __init__(self, job: Extraction, writer: StoreWriter, bank: KeptBank) -> None:
-        self._job, self._writer, self._bank = job, writer, bank
+    def __init__(self, job: Extraction, writer: StoreWriter, bank: KeptBank, clock: StageClock) -> None:
+        self._job, self._writer, self._bank, self._clock = job, writer, bank, clock
         self._parts = job.parts
         self._shards: list[Shard] = []
         self._places: dict[str, tuple[int, int]] = {}
         todo = {index: part for index, part in enumerate(self._parts) if index not in writer.entries}
         self._making: Generator[tuple[int, ShardContent]] = built_shards(
-            job, todo, workers=bank.workers, clock=StageClock(), told=lambda entry, result: None
+            job, todo, workers=bank.workers, clock=clock, told=lambda entry, result: None
         )
         self._finished = False
 
@@ -108,7 +112,8 @@ class _Filling:
             if index not in self._writer.entries:
                 made, content = next(self._making)
                 assert made == index
-                self._writer.write_shard(index, content)
+                with self._clock("write"):
+                    self._writer.write_shard(index, content)
             shard = self._writer.shard(index)
             self._shards.append(shard)
             for place, name in enumerate(shard.read_text("ids")):

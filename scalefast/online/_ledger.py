@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scalefast.features._decode import Decoded
+from scalefast.features._stages import StageClock
 from scalefast.training.run_folder import LEDGER_NAME
 from scalefast.video import LedgerRow, VideoEntry, VideoList, read_ledger, write_ledger
 
@@ -45,8 +46,9 @@ class Ledger:
         if lost or not known:
             self._rows[row.path] = row
 
-    def close(self, world: World, *, resumed: bool) -> None:
-        """Join the rows of all processes (which call this together), write ledger.csv and say the counts."""
+    def close(self, world: World, *, clock: StageClock, resumed: bool) -> None:
+        """Join the rows of all processes (which call this together), write ledger.csv, and say the counts and where
+        the time went."""
         joined: dict[str, LedgerRow] = {}
         if resumed and self._path.exists():
             joined |= {row.path: row for row in read_ledger(self._path)}
@@ -54,7 +56,7 @@ class Ledger:
             joined |= rows
         if world.is_main:
             write_ledger(self._path, [joined[entry.id] for entry in self._videos if entry.id in joined])
-            self._say(self._counts(joined))
+            self._say(f"{self._counts(joined)}; of the time: {clock}")
 
     def _counts(self, rows: Mapping[str, LedgerRow]) -> str:
         found = Counter(row.status for row in rows.values())

@@ -109,6 +109,7 @@ def test_a_run_and_what_it_leaves(
     assert (
         f"11 listed = {9 - unread} ok + 0 short + 1 bad + 1 missing + {unread} not read" in result.notes[-1]
     )
+    assert re.search(r" used; of the time: decode \d+% backbone \d+% write 0%$", result.notes[-1])
     train(online(workers=2), tmp_path / "two", config)
     assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
     record = json.loads((tmp_path / "one" / "run.json").read_text())["store"]
