@@ -97,6 +97,46 @@ def test_parts_equal_a_full_pass(
             assert tally.concealed == 0 and tally.frames <= FRAMES
 
 
+x264 = st.fixed_dictionaries(
+    {
+        "keyint": st.integers(4, 30),
+        "open-gop": st.sampled_from([0, 1]),
+        "bframes": st.integers(0, 8),
+        "ref": st.integers(1, 8),
+        "b-pyramid": st.sampled_from(["none", "strict", "normal"]),
+        "weightp": st.integers(0, 2),
+        "direct": st.sampled_from(["spatial", "temporal", "auto"]),
+        "interlaced": st.sampled_from([0, 0, 1]),
+        "scenecut": st.sampled_from([0, 80]),
+        "aud": st.sampled_from([0, 1]),
+    }
+)
+
+
+@settings(max_examples=10)
+@given(parameters=x264, seed=st.integers(0, 99))
+def test_any_h264(
+    parameters: dict[str, object],
+    seed: int,
+    tmp_path_factory: pytest.TempPathFactory,
+    render: Callable[..., Path],
+) -> None:
+    """Whatever x264 is told."""
+    words = ":".join(f"{name}={value}" for name, value in parameters.items())
+    path = tmp_path_factory.mktemp("any") / "v.mkv"
+    render(path, frames=40, options={"x264-params": words, "preset": "ultrafast"})
+    rng = np.random.default_rng(seed)
+    with VideoFile(path) as file:
+        full = [_picture(frame) for frame in file.frames(Tally())]
+        layout = read_layout(file)
+        assert layout is not None
+        for size in (1, 1, 2, 6):
+            numbers = sorted(int(one) for one in rng.choice(40, size=size, replace=False))
+            got = list(selected_frames(file, layout, numbers, Tally()))
+            assert [number for number, _ in got] == numbers
+            assert all(np.array_equal(_picture(frame), full[number]) for number, frame in got)
+
+
 @pytest.mark.parametrize("threads", [0, 1, 2])
 def test_threads_change_nothing(tmp_path: Path, render: Callable[..., Path], threads: int) -> None:
     path = render(tmp_path / "v.mp4", frames=FRAMES, options={"g": "12"})
