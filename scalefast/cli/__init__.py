@@ -28,6 +28,7 @@ VERBS = {
     "extract": "decode videos once and keep a frozen backbone's clip features in a store",
     "backbones": "list the backbones: what each takes, gives and costs",
     "cvrl": "train a clip encoder on videos, without labels: a backbone of one's own",
+    "finetune": "train a backbone with labels, all or some, and judge it",
     "pretrain": "train SCALE on a store, without labels",
     "evaluate": "k-NN, probes, retrieval and clustering of a run, always beside simpler baselines",
     "ablate": "train with one thing varied at a time, and tabulate what each part of the recipe is worth",

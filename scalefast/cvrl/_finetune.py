@@ -125,17 +125,19 @@ def finetune(
     spec = loaded.spec
     autocast = resolve_precision(training.precision, device=world.device)  # type: ignore[arg-type]
 
+    built: list[Classify] = []
+
     def build(entries: list[VideoEntry]) -> ClipTask:
         wanted = torch.tensor([classes.index(_label(entry)) for entry in entries])
         network = Classifier(loaded, num_classes=len(classes), seed=training.seed)
-        return Classify(spread(network, world), labels=wanted, autocast=autocast)
+        built.append(Classify(spread(network, world), labels=wanted, autocast=autocast))
+        return built[0]
 
     def finish(task: Any, entries: list[VideoEntry], folder: Path) -> None:
         source = {"kind": "fine-tuned", "start": spec.name, "videos": len(entries), "epochs": training.epochs}
         write_backbone(task.encoder, spec, folder, source=source)
         save_weights(task.module.head.state_dict(), folder / HEAD_NAME)
 
-    trained: list[ClipTask] = []
     run = launch(
         chosen,
         label="finetune",
@@ -154,18 +156,18 @@ def finetune(
             recipe=train_recipe(num_frames=spec.num_frames, stride=spec.stride, size=spec.size, clips=1),
             seed=training.seed,
         ),
-        build=lambda entries: trained.append(build(entries)) or trained[0],  # type: ignore[func-returns-value]
+        build=build,
         finish=finish,
     )
     accuracy = world.on_main(
-        lambda: _judge(trained[0], test, classes=classes, config=config, backbone=loaded, workers=workers)
+        lambda: _judge(built[0], test, classes=classes, config=config, backbone=loaded, workers=workers)
     )
     world.on_main(lambda: _write_results(run.folder, accuracy, labelled=len(chosen), test=len(test)))
     return Finetuned(run=run, labelled=len(chosen), accuracy=accuracy)
 
 
 def _judge(
-    task: Any,
+    task: Classify,
     test: VideoList,
     *,
     classes: Sequence[int],

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from scalefast.backbones import R3D, R3DConfig, save_r3d
 from scalefast.cli import main
 from scalefast.features import FeatureStore
 
@@ -57,3 +58,35 @@ def test_bad_options_are_one_line(videos, tmp_path, capsys, words, message):
     assert main(["cvrl", videos.source, "--out", str(tmp_path / "own"), *SMALL, *words]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and "Traceback" not in error
+
+
+def test_finetuning_says_its_accuracy(videos, tmp_path, capsys):
+    start = tmp_path / "start"
+    save_r3d(R3D(R3DConfig(depth="tiny", width=0.125, num_frames=4, stride=2, size=16, norm="group")), start)
+    words = [
+        "finetune",
+        str(start),
+        "--train",
+        videos.source,
+        "--test",
+        videos.source,
+        "--out",
+        str(tmp_path / "tuned"),
+    ]
+    options = [
+        "--epochs",
+        "1",
+        "--batch-size",
+        "4",
+        "--temporal",
+        "1",
+        "--spatial",
+        "1",
+        "--workers",
+        "1",
+        "--quiet",
+    ]
+    assert main([*words, *options, "--device", "cpu", "--labels", "0.5"]) == 0
+    assert "tuned: 4 labelled videos, 1 steps; test accuracy " in capsys.readouterr().out
+    assert main([*words, *options, "--labels", "2"]) == 2
+    assert "label_share must be above 0 and at most 1, not 2.0" in capsys.readouterr().err
