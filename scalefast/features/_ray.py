@@ -38,7 +38,7 @@ class RayCluster:
     Args:
         load: device -> backbone, called in every backbone actor; must be picklable.
         arguments: those of `Extraction` without the backbone.
-        address: of a running cluster, as `ray.init` takes it; None: one on this machine, for this extraction.
+        address: of a running cluster, as `ray.init` takes it; None: RAY_ADDRESS, or one on this machine.
         backbones: backbone actors; None: one for each GPU of the cluster, or one on CPUs.
         decoders: decoding actors, in all; None: one for each CPU of the cluster.
 
@@ -76,15 +76,13 @@ class RayCluster:
     def _join(self, address: str | None) -> None:
         if self._ray.is_initialized():
             return
-        # Workers import scalefast, and what the caller's own modules are, from where this process does.
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        here: dict[str, Any] = {}
+        if address is None:
+            # On this machine the workers import scalefast, and what the caller has made, from where this process does.
+            path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+            here = {"include_dashboard": False, "runtime_env": {"env_vars": {"PYTHONPATH": path}}}
         try:
-            self._ray.init(
-                address=address,
-                include_dashboard=None if address else False,
-                log_to_driver=False,
-                runtime_env={"env_vars": {"PYTHONPATH": path}},
-            )
+            self._ray.init(address=address, log_to_driver=False, **here)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InputError(
                 f"the Ray cluster {address or 'on this machine'} cannot be reached: {error}"

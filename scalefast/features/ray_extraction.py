@@ -57,8 +57,8 @@ def extract_on_ray(
         load: device ("cuda" or "cpu") -> backbone; called in each backbone actor, so it must be picklable.
         out, recipe, positions, seed, batch_clips, shard_videos, dtype, timeout, overwrite, progress: as for `extract`.
         decoder: as for `extract`, but not "dali": decoding actors have no GPU.
-        address: of a running cluster, as `ray.init` takes it ("auto", "ray://head:10001"); None: a cluster that
-            is running already, or one on this machine for this call.
+        address: of a running cluster, as `ray.init` takes it ("auto", "ray://head:10001"); None: the one that this
+            process has joined, or that RAY_ADDRESS names, or one on this machine for this call.
         backbones: actors that run the backbone; None: one for each GPU of the cluster, or one.
         decoders: actors that decode, in all; None: one for each CPU of the cluster.
 

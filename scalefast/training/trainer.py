@@ -109,6 +109,10 @@ def pretrain(
             keep_freed_memory()
 
         if isinstance(store, BankSource):
+            if bank != "auto" or bank_memory is not None:
+                raise InputError(
+                    "bank and bank_memory say where a store's features lie; videos have none yet"
+                )
             loaded = store.open_bank(config=config, world=world, folder=folder.path, say=shown.say)
         else:
             loaded = load_bank(

@@ -41,6 +41,10 @@ def test_videos_in_a_model_out(videos: VideoList, tmp_path: Path, capsys: pytest
         (["--batch-clips", "4"], "--batch-clips is for videos, which need --backbone"),
         (["--dataset", "ucf101"], "--dataset is for videos, which need --backbone"),
         (["--backbone", "r3d-tiny", "--clips", "3"], "views=2 need 4 clips a video; the recipe has 3"),
+        (
+            ["--backbone", "r3d-tiny", "--bank", "stream"],
+            "bank and bank_memory say where a store's features lie",
+        ),
         (["--backbone", "r3d-tiny", "--fold", "1"], "--fold belongs to --dataset, which is not given"),
         ([], "SOURCE: not a feature store: the folder has no store.json"),
     ],
