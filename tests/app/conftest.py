@@ -1,4 +1,4 @@
-"""The films of the search tests, and the files of the two test folders share nothing else."""
+"""The films of the search tests, and what browses them."""
 
 from __future__ import annotations
 
