@@ -101,8 +101,8 @@ class Args(VideoOptions):
     """Listed videos in a shard: what a kill can cost. Without it: a 32nd of the list, but 8 to 128."""
 
     decoder: Literal["auto", "pyav", "torchcodec", "dali"] = "auto"
-    """Library that decodes: PyAV (auto), torchcodec where it gives the same clips, or DALI on the backbone's device
-    (NVDEC on a GPU), whose resizing gives slightly different pixels and is recorded in the store."""
+    """Library that decodes: PyAV (auto), torchcodec where it gives the same frames, or DALI on the backbone's device
+    (NVDEC on a GPU). The last two resize slightly differently, which is recorded in the store."""
 
     timeout: float = 60.0
     """Seconds after which a video that is still being decoded counts as bad; large files get more."""

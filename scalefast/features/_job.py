@@ -67,7 +67,7 @@ class Extraction:
     timeout: float = 60.0
     """Seconds for a video, and one more for every 256 KiB of its file."""
     decoder: DecoderName = "auto"
-    """PyAV, torchcodec (the same clips), or DALI on the backbone's device (pixels differ by its resizing)."""
+    """PyAV, torchcodec, or DALI on the backbone's device: the same frames; resized, pixels differ slightly."""
 
     def __post_init__(self) -> None:
         videos, recipe, backbone = self.videos, self.recipe, self.backbone
@@ -142,8 +142,9 @@ class Extraction:
                 "hash": hashlib.sha256(json.dumps(rows).encode("ascii")).hexdigest(),
             },
         }
-        if self.decoder == "dali":  # the others give the same pixels
-            plan["decoder"] = f"dali on {self.backbone.device.type}"
+        if self.decoder in ("torchcodec", "dali"):  # they resize RGB, PyAV the decoder's own planes
+            device = f" on {self.backbone.device.type}" if self.decoder == "dali" else ""
+            plan["decoder"] = self.decoder + device
         return check_provenance(plan)
 
     def builder(self, clock: StageClock | None = None) -> Callable[[], ShardBuilder]:

@@ -77,8 +77,8 @@ def extract(
         dtype: of the features kept: float16, bfloat16 or float32.
         timeout: seconds after which a video that is still being decoded counts as bad, and one more for every
             256 KiB of its file.
-        decoder: "pyav" ("auto"), "torchcodec" (PyAV for streams of which it would not give the same clips), or "dali"
-            on the backbone's device (NVDEC on a GPU), whose resizing gives slightly different pixels and is recorded.
+        decoder: "pyav" ("auto"), "torchcodec" (PyAV for streams of which it would not give the same frames), or "dali"
+            on the backbone's device (NVDEC on a GPU). The last two resize slightly differently, which is recorded.
         overwrite: start anew where the folder holds a finished store, or an interrupted one of another
             extraction; an interrupted one of this extraction goes on.
         progress: show a bar on a terminal, or a line every 10 s, on the standard error.
