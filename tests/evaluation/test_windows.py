@@ -15,7 +15,7 @@ from scalefast.demo.feature_sets import FeatureSet, write_feature_set
 from scalefast.errors import InputError, StoreError
 from scalefast.evaluation import represent
 from scalefast.evaluation.linear import linear_accuracy
-from scalefast.training import PretrainConfig, pretrain
+from scalefast.training import PretrainConfig, load_run, pretrain
 from scalefast.windows import cut_windows, join_windows
 
 
@@ -103,6 +103,22 @@ def test_the_order_of_chapters_is_learnt_through_windows(tmp_path):
 
     assert accuracy(means) < 0.35
     assert accuracy(found) > accuracy(means) + 0.2
+
+
+def test_sets_of_hundreds_of_clips_with_times_in_seconds_train_at_once(tmp_path):
+    drawn = FeatureSet(structure="chapters", clips=300, feature_dim=16)
+    store = write_feature_set(tmp_path, drawn, videos={"train": 8})["train"]
+    small = PretrainConfig(
+        center_sets=True, calibrated=True, epochs=6, views=150, hidden_dim=32, head_dim=16, target_dim=16,
+        projection_dim=16, log_every=1, learning_rate=1e-3,
+    )  # fmt: skip
+    pretrain(store, out=tmp_path / "run", config=small, progress=False)
+    losses = [line["loss"] for line in load_run(tmp_path / "run").log()]
+    assert losses[-1] < losses[0] - 0.01
+    model = SCALE.from_pretrained(tmp_path / "run")
+    assert float(model.time_scale) == pytest.approx(1 / 3000)
+    vectors = represent(model, store).recommended
+    assert vectors.shape == (8, 16 + 3 * 32) and bool(vectors.isfinite().all())
 
 
 def test_what_does_not_fit_is_refused(tmp_path):
