@@ -24,7 +24,7 @@ from scalefast.cvrl._decode import ClipPlan
 from scalefast.cvrl._stream import Batch, stream_batches
 from scalefast.cvrl.config import ClipTraining
 from scalefast.cvrl.optimizer import build_optimizer, capture, restore
-from scalefast.errors import TrainingError
+from scalefast.errors import InputError, TrainingError
 from scalefast.training.checkpoint import Checkpoints
 from scalefast.training.distributed import World
 from scalefast.training.logs import RunLog
@@ -109,6 +109,12 @@ class ClipRun:
             seed=training.seed,
         )
         self.plan.share(0, rank=self.world.rank, world_size=self.world.size)  # refuses too many processes now
+        uneven = self.plan.batch % self.world.size
+        if uneven and training.chunk_clips is not None and self.world.device.type == "cuda":
+            # synchronised batch normalisation meets once a chunk: another number of chunks would wait for ever
+            raise InputError(
+                f"chunk_clips needs equal shares of a batch: {self.plan.batch} videos on {self.world.size} processes"
+            )
         self.optimizer = build_optimizer(
             self.task.module,
             name=training.optimizer,
