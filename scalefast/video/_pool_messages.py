@@ -43,9 +43,7 @@ def send(stream: BinaryIO, message: Any, *, memory: socket.socket | None = None)
     buffers: list[pickle.PickleBuffer] = []
     body = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
     raws = [buffer.raw() for buffer in buffers]
-    shared = memory is not None and sum(raw.nbytes for raw in raws) >= _LARGE
-    if memory is not None and shared:
-        _hand_over(memory, raws)
+    shared = sum(raw.nbytes for raw in raws) >= _LARGE and _hand_over(memory, raws)
     head = _HEADER.pack(len(raws), len(body), shared) + b"".join(_SIZE.pack(raw.nbytes) for raw in raws)
     for part in (memoryview(head), memoryview(body), *([] if shared else raws)):
         _write_all(stream, part)
@@ -77,18 +75,21 @@ def _places(sizes: Sequence[int]) -> list[int]:
     return places
 
 
-def _hand_over(memory: socket.socket, raws: Sequence[memoryview]) -> None:
+def _hand_over(memory: socket.socket | None, raws: Sequence[memoryview]) -> bool:
+    """Whether the buffers are the receiver's now; the pipe serves where the system refuses such memory."""
+    if memory is None:
+        return False
     places = _places([raw.nbytes for raw in raws])
-    descriptor = os.memfd_create("scalefast")
     try:
-        os.ftruncate(descriptor, places[-1])
-        for place, raw in zip(places, raws, strict=False):
-            os.lseek(descriptor, place, os.SEEK_SET)
-            while raw.nbytes:
-                raw = raw[os.write(descriptor, raw) :]
-        socket.send_fds(memory, [b"m"], [descriptor])
-    finally:
-        os.close(descriptor)
+        descriptor = os.memfd_create("scalefast")
+        with open(descriptor, "wb", buffering=0) as file:
+            file.truncate(places[-1])
+            for place, raw in zip(places, raws, strict=False):
+                file.seek(place)
+                _write_all(file, raw)
+            return bool(socket.send_fds(memory, [b"m"], [descriptor]))
+    except OSError:
+        return False
 
 
 def _take_over(memory: socket.socket, sizes: Sequence[int]) -> list[memoryview] | list[bytearray]:

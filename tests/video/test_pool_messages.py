@@ -92,6 +92,20 @@ def test_many_results_may_be_kept(
 
 
 @needs_memory
+def test_system_that_refuses_memory(
+    sockets: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(name: str) -> int:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    stream = io.BytesIO()
+    send(stream, np.arange(1 << 18), memory=sockets[0])
+    stream.seek(0)
+    assert np.array_equal(receive(stream, memory=sockets[1]), np.arange(1 << 18))
+
+
+@needs_memory
 def test_other_side_gone(sockets: tuple[socket.socket, socket.socket]) -> None:
     """A sender that dies after its header leaves the receiver with an error, not waiting."""
     stream = io.BytesIO()
