@@ -77,21 +77,25 @@ class Objective:
 
 
 def variance_covariance(rows: Tensor) -> Tensor:
-    """`relu(1 - std).mean() + (off-diagonal covariance ** 2).sum() / 25 / H`: [B, H] -> 0-d.
+    """`relu(1 - std).mean() + (off-diagonal covariance ** 2).sum() / 25 / H`: [B, H] -> 0-d, in fp32.
 
     VICReg's two terms against collapse, in the ratio of its weights (25 to 1).
     """
-    centred = rows.float() - rows.float().mean(0)
-    deviation = (centred.square().sum(0) / max(1, len(rows) - 1) + 1e-4).sqrt()
-    covariance = centred.T @ centred / max(1, len(rows) - 1)
-    off_diagonal = covariance.square().sum() - covariance.diagonal().square().sum()
-    return F.relu(1.0 - deviation).mean() + off_diagonal / 25.0 / rows.shape[1]
+    with torch.autocast(rows.device.type, enabled=False):
+        centred = rows.float() - rows.float().mean(0)
+        deviation = (centred.square().sum(0) / max(1, len(rows) - 1) + 1e-4).sqrt()
+        covariance = centred.T @ centred / max(1, len(rows) - 1)
+        off_diagonal = covariance.square().sum() - covariance.diagonal().square().sum()
+        return F.relu(1.0 - deviation).mean() + off_diagonal / 25.0 / rows.shape[1]
 
 
 def koleo(rows: Tensor) -> Tensor:
-    """Minus the mean logarithm of each row's distance to its nearest other row, all of length 1: [B, H] -> 0-d."""
-    unit = F.normalize(rows.float(), dim=1)
-    with torch.no_grad():
-        similarity = unit @ unit.T
-        nearest = similarity.fill_diagonal_(-math.inf).argmax(1)
-    return -(unit - unit[nearest]).norm(dim=1).clamp(min=1e-8).log().mean()
+    """Minus the mean log distance of each row to its nearest other row, all of length 1: [B, H] -> 0-d, in fp32."""
+    with torch.autocast(rows.device.type, enabled=False):
+        unit = F.normalize(rows.float(), dim=1)
+        with torch.no_grad():
+            similarity = unit @ unit.T
+            nearest = similarity.fill_diagonal_(-math.inf).argmax(1, keepdim=True)
+            chosen = torch.zeros_like(similarity).scatter_(1, nearest, 1.0)
+        # A product, not an index: its gradient needs no atomic adds, so that a GPU gives the same bits twice.
+        return -(unit - chosen @ unit).norm(dim=1).clamp(min=1e-8).log().mean()
