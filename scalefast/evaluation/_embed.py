@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from scalefast._files import write_atomically
+from scalefast._precision import Precision
 from scalefast.evaluation._run import default_device, load, open_store
 from scalefast.evaluation.representations import represent
 from scalefast.evaluation.results import check_place
@@ -56,6 +57,7 @@ def embed(
     store: str | os.PathLike[str] | FeatureStore,
     *,
     device: torch.device | str | None = None,
+    dtype: torch.dtype | Precision | None = "fp32",
 ) -> Embeddings:
     """Vectors of all videos of a store, in its order. A video's row depends on that video alone.
 
@@ -63,6 +65,7 @@ def embed(
         run: run folder, folder or hub id of a saved model, or a model.
         store: the videos; labels are not needed.
         device: where to compute; None: the GPU if there is one.
+        dtype: arithmetic of the model: "fp32", "bf16", or None for the faster of the two here.
 
     Raises:
         InputError, StoreError, DataError: as `evaluate`.
@@ -70,7 +73,7 @@ def embed(
     home = default_device(device)
     loaded, opened = load(run, device=home), open_store(store)
     loaded.check_store(opened)
-    vectors = represent(loaded.model, opened, device=home)
+    vectors = represent(loaded.model, opened, device=home, dtype=dtype)
     labels = torch.full((len(opened),), -1) if opened.labels is None else opened.labels
     return Embeddings(
         ids=np.array(opened.ids),

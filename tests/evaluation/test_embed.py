@@ -50,6 +50,21 @@ def test_row_of_a_video_does_not_depend_on_the_others(model: SCALE, make_store: 
             np.testing.assert_allclose(getattr(vectors, name)[row], getattr(alone, name)[0], atol=2e-5)
 
 
+def test_bf16_is_a_hundredth_off_and_leaves_the_means_alone(model: SCALE, make_store: Any) -> None:
+    store = make_store("videos", videos=9)
+    exact, mixed = (embed(model, store, device="cpu", dtype=dtype) for dtype in ("fp32", "bf16"))
+    assert not np.array_equal(mixed.cls, exact.cls)
+    np.testing.assert_array_equal(mixed.mean, exact.mean)
+    for name in ("cls", "ensemble", "recommended"):
+        assert getattr(mixed, name).dtype == np.float32
+        assert (
+            np.abs(getattr(mixed, name) - getattr(exact, name)).max()
+            < 0.02 * np.abs(getattr(exact, name)).max()
+        )
+    with pytest.raises(InputError, match="dtype"):
+        embed(model, store, device="cpu", dtype="fp8")  # type: ignore[arg-type]
+
+
 def test_recommended_has_three_parts_of_length_one(model: SCALE, make_store: Any) -> None:
     vectors = embed(model, make_store("videos", videos=6), device="cpu")
     parts = np.split(vectors.recommended, [24, 56], axis=1)
