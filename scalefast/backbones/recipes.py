@@ -62,7 +62,7 @@ class ExtractionRecipe:
     """Random clips for pretraining."""
     test: ClipRecipe
     """Evenly spread views."""
-    positions: Literal["paper", "seconds"]
+    positions: Literal["paper", "seconds", "fraction"]
     """How clip positions are kept."""
     mean: tuple[float, float, float]
     """Subtracted from red, green, blue in [0, 1]; the backbone does it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from scalefast.cli._machine import own_cpus, usable_device
 from scalefast.cli._videos import VideoOptions, read_part
 
 if TYPE_CHECKING:
-    from scalefast.backbones import FrozenBackbone
+    from scalefast.backbones import ExtractionRecipe, FrozenBackbone
     from scalefast.features import ExtractSummary
-    from scalefast.video import ClipRecipe, VideoList
+    from scalefast.video import VideoList
 
 __all__ = ["Args", "run"]
 
@@ -69,19 +70,23 @@ class Args(VideoOptions):
     clips: int = 16
     """Random clips of a training video."""
 
-    temporal: int = 5
-    """Starts of a test video's views."""
+    temporal: _Whole = None
+    """Starts of a test video's views (5; 2 for --dataset ssv2)."""
 
     spatial: Literal[1, 3] = 3
     """Places in the frame of each start: the centre, or both ends and the centre."""
 
     stride: _Real = None
-    """Distance of two frames of a clip, in frames at 30 a second. Without it: the backbone's own."""
+    """Distance of two frames of a clip, in frames at 30 a second. Without it: the backbone's own,
+    half of it for --dataset ssv2."""
 
     no_flip: bool = False
-    """Mirror no training clip (for Something-Something, where left and right have a meaning)."""
+    """Mirror no training clip (as for --dataset ssv2, where left and right have a meaning)."""
 
-    positions: Literal["paper", "seconds", "fraction"] = "paper"
+    positions: Annotated[
+        Literal["paper", "seconds", "fraction"] | None,
+        tyro.conf.arg(help_behavior_hint="(paper; lvu: seconds)"),
+    ] = None
     """Clip positions for the model: relative to the video's own clips, in seconds, or in fractions of
     the video."""
 
@@ -197,11 +202,13 @@ def _arguments(args: Args, backbone: FrozenBackbone) -> dict[str, Any]:
     """What both engines are given alike."""
     import torch
 
-    stride = backbone.stride if args.stride is None else args.stride
+    recipe = extraction_recipe(args, backbone)
+    if args.dataset is not None and not args.quiet and os.environ.get("RANK", "0") == "0":
+        print(f"extract: {recipe}", file=sys.stderr)
     return {
         "out": args.out,
-        "recipe": clip_recipe(args, num_frames=backbone.num_frames, stride=stride, size=backbone.size),
-        "positions": args.positions,
+        "recipe": recipe.train if args.split == "train" else recipe.test,
+        "positions": recipe.positions,
         "seed": args.seed,
         "batch_clips": args.batch_clips,
         "shard_videos": args.shard_videos,
@@ -213,14 +220,18 @@ def _arguments(args: Args, backbone: FrozenBackbone) -> dict[str, Any]:
     }
 
 
-def clip_recipe(args: Args, *, num_frames: int, stride: float, size: int) -> ClipRecipe:
-    """The clips that the options mean, for a backbone with these frames and this size."""
+def extraction_recipe(args: Args, backbone: FrozenBackbone) -> ExtractionRecipe:
+    """What the backbone takes of the data set, with what the options say otherwise."""
+    from scalefast.backbones import recipe_for
     from scalefast.video import test_recipe, train_recipe
 
-    if args.split == "train":
-        return train_recipe(
-            num_frames=num_frames, stride=stride, size=size, clips=args.clips, flip=not args.no_flip
-        )
-    return test_recipe(
-        num_frames=num_frames, stride=stride, size=size, temporal=args.temporal, spatial=args.spatial
+    told = recipe_for(backbone, args.dataset)
+    stride = told.train.stride if args.stride is None else args.stride
+    clip = {"num_frames": backbone.num_frames, "stride": stride, "size": backbone.size}
+    temporal = told.test.clips // told.test.spatial_crops if args.temporal is None else args.temporal
+    return dataclasses.replace(
+        told,
+        train=train_recipe(**clip, clips=args.clips, flip=told.train.flip and not args.no_flip),
+        test=test_recipe(**clip, temporal=temporal, spatial=args.spatial),
+        positions=args.positions or told.positions,
     )

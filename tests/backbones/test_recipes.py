@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from scalefast.backbones import REGISTRY, load_backbone, recipe_for
 from scalefast.backbones.recipes import DATASET_RULES
+from scalefast.cli.extract import Args, extraction_recipe
 from scalefast.datasets import DATASETS
 from scalefast.errors import InputError
 
@@ -62,3 +65,23 @@ def test_unknown_names_are_refused():
         recipe_for("r3d-tiny", "k400")
     with pytest.raises(InputError, match="no backbone is named 'r3d'"):
         recipe_for("r3d")
+
+
+def options(**changes):
+    return Args(videos="videos", backbone="videomae-b", out=Path("store"), **changes)
+
+
+def test_extract_does_what_the_recipe_says():
+    """`--backbone videomae-b --dataset ssv2` needs nothing else, and options win."""
+    backbone = load_backbone("r3d-tiny")
+    plain = extraction_recipe(options(), backbone)
+    assert (plain.train.stride, plain.train.flip, plain.test.clips, plain.positions) == (4, True, 15, "paper")
+    ssv2 = extraction_recipe(options(dataset="ssv2"), backbone)
+    assert (ssv2.train.stride, ssv2.train.flip, ssv2.test.stride, ssv2.test.clips) == (2, False, 2, 6)
+    assert extraction_recipe(options(dataset="lvu"), backbone).positions == "seconds"
+    own = extraction_recipe(
+        options(dataset="ssv2", stride=3.0, temporal=4, spatial=1, clips=5, positions="fraction"), backbone
+    )
+    assert (own.train.stride, own.train.clips, own.test.clips, own.positions) == (3.0, 5, 4, "fraction")
+    assert "5 random clips" in str(own) and "4 x 1 views" in str(own)
+    assert not extraction_recipe(options(no_flip=True), backbone).train.flip
