@@ -104,13 +104,15 @@ def combine(model: SCALE, values: Tensor) -> Tensor:
     return torch.cat([weight * _unit(part - mean) for part, mean, weight in pieces], dim=1)
 
 
-def masked_mean(values: Tensor, present: Tensor) -> Tensor:
-    """`[N, V, W]` and bool `[N, V]` -> `[N, W]`: mean over the clips that are there, summed in fp32."""
+def masked_mean(values: Tensor, present: Tensor | None) -> Tensor:
+    """`[N, V, W]` and bool `[N, V]` (None: all) -> `[N, W]`: mean over the clips that are there, summed in fp32."""
+    if present is None:
+        return values.float().sum(1) / values.shape[1]
     kept = values.float().masked_fill(~present[..., None], 0.0)
     return kept.sum(1) / present.sum(1, keepdim=True)
 
 
-def masked_std(values: Tensor, present: Tensor) -> Tensor:
+def masked_std(values: Tensor, present: Tensor | None) -> Tensor:
     """`[N, W]`: root of the mean square distance from the mean, over the clips that are there."""
     distance = values.float() - masked_mean(values, present)[:, None]
     return masked_mean(distance.square(), present).sqrt()

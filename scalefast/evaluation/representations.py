@@ -172,7 +172,7 @@ def represent_clips(
             )
             std, largest, *rest = (row[:, None].expand(-1, features.shape[1], -1) for row in whole)
             columns = [features, std, largest, output.clips, *rest]
-            mean, std, largest, refined, spread, cls = (values[present].float() for values in columns)
+            mean, std, largest, refined, spread, cls = (_clips(values, present) for values in columns)
             joined = _recommended(model, mean, refined, spread, cls)
             parts.append([mean, std, largest, refined, cls, joined])
     videos = torch.repeat_interleave(torch.arange(len(store)), store.lengths).to(parts[0][0].device)
@@ -243,15 +243,22 @@ def _batches(
         yield features.to(device), positions.to(device).float(), lengths.to(device) if ragged else None
 
 
-def _present(features: Tensor, lengths: Tensor | None) -> Tensor:
-    """Bool `[B, V]`: clips that are there."""
+def _present(features: Tensor, lengths: Tensor | None) -> Tensor | None:
+    """Bool `[B, V]`: clips that are there; None if all are."""
     if lengths is None:
-        return torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
+        return None
     return torch.arange(features.shape[1], device=features.device) < lengths[:, None]
 
 
-def _masked_max(values: Tensor, present: Tensor) -> Tensor:
+def _clips(values: Tensor, present: Tensor | None) -> Tensor:
+    """`[B, V, W]` -> the rows of the clips that are there, fp32 `[R, W]`."""
+    return (values.flatten(0, 1) if present is None else values[present]).float()
+
+
+def _masked_max(values: Tensor, present: Tensor | None) -> Tensor:
     """`[N, W]`: largest value over the clips that are there."""
+    if present is None:
+        return values.float().amax(1)
     return values.float().masked_fill(~present[..., None], -torch.inf).amax(1)
 
 

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from scalefast import SCALE
+from scalefast.calibration import masked_mean, masked_std
 from scalefast.errors import DataError, InputError
 from scalefast.evaluation import REPRESENTATIONS, represent, represent_as, represent_clips
+from scalefast.evaluation.representations import _masked_max
 
 
 def _mean(clips: torch.Tensor) -> torch.Tensor:
@@ -131,3 +133,11 @@ def test_one_representation_alone_is_the_same(model: SCALE, make_store: Any, rep
     store = make_store("ragged", videos=9, ragged=True)
     alone = represent_as(model, store, representation=representation, batch_clips=20)
     assert torch.equal(alone, represent(model, store, batch_clips=20)[representation])
+
+
+def test_all_clips_at_hand_need_no_mask() -> None:
+    """The short way gives the bits of the masked one."""
+    values = torch.randn(5, 7, 3, generator=torch.Generator().manual_seed(0))
+    everywhere = torch.ones(5, 7, dtype=torch.bool)
+    for pool in (masked_mean, masked_std, _masked_max):
+        assert torch.equal(pool(values, None), pool(values, everywhere))
