@@ -96,8 +96,8 @@ def test_peers(benchmark, program, videos, side_by_side, size):
     faster = {name: best[name] / best["ours"] for name in peers}
     benchmark.extra_info.update(target_best=BEST_PEER, target_slowest=SLOWEST_PEER, load=os.getloadavg()[0])
     if benchmark.enabled:
-        said = ", ".join(f"{ratio:.2f} times {name}" for name, ratio in faster.items())
-        print(f"\n{size}: as fast as {said}; absent: {', '.join(absent) or 'none'}")
+        said = ", ".join(f"{name} {ratio:.2f}" for name, ratio in faster.items())
+        print(f"\n{size}: times as fast as each: {said}; absent: {', '.join(absent) or 'none'}")
         assert min(faster.values()) >= BEST_PEER and max(faster.values()) >= SLOWEST_PEER
 
 
