@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,6 +136,8 @@ class Args:
 
 def run(args: Args) -> int:
     """Trains, and says where the backbone lies and how to go on."""
+    # Before torch is loaded: threads that wait then spin briefly and leave the cores to the processes that decode.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     from scalefast.cvrl import train_cvrl
     from scalefast.video import VideoList
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,8 @@ class Args:
 
 def run(args: Args) -> int:
     """Trains, judges, and says both."""
+    # Before torch is loaded: threads that wait then spin briefly and leave the cores to the processes that decode.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     from scalefast.cvrl import FinetuneConfig, finetune
     from scalefast.video import VideoList
 
