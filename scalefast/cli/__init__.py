@@ -30,6 +30,7 @@ VERBS = {
     "cvrl": "train a clip encoder on videos, without labels: a backbone of one's own",
     "finetune": "train a backbone with labels, all or some, and judge it",
     "pretrain": "train SCALE on a store, without labels",
+    "windows": "cut long videos into windows, for a model on two levels",
     "evaluate": "k-NN, probes, retrieval and clustering of a run, always beside simpler baselines",
     "ablate": "train with one thing varied at a time, and tabulate what each part of the recipe is worth",
     "embed": "write one vector a video",

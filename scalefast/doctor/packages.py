@@ -40,6 +40,7 @@ VERB_EXTRAS: dict[str, tuple[str, ...]] = {
     "cvrl": ("video",),
     "finetune": ("video",),
     "pretrain": (),
+    "windows": (),
     "evaluate": (),
     "ablate": (),
     "embed": (),

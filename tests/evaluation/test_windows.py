@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from scalefast import SCALE, FeatureStore
 from scalefast.calibration import calibrate, scale_inputs
+from scalefast.cli import main
 from scalefast.demo.feature_sets import FeatureSet, write_feature_set
 from scalefast.errors import InputError, StoreError
 from scalefast.evaluation import represent
@@ -119,6 +120,22 @@ def test_sets_of_hundreds_of_clips_with_times_in_seconds_train_at_once(tmp_path)
     assert float(model.time_scale) == pytest.approx(1 / 3000)
     vectors = represent(model, store).recommended
     assert vectors.shape == (8, 16 + 3 * 32) and bool(vectors.isfinite().all())
+
+
+def test_the_command_makes_both_stores(tmp_path, capsys):
+    store = long_store(tmp_path / "long", [12, 12, 12])
+    words = ["windows", str(store.path), "--clips", "4"]
+    assert main([*words, "--out", str(tmp_path / "w")]) == 0
+    assert "9 windows of 4 clips" in capsys.readouterr().out
+    SCALE(4, hidden_dim=32).save_pretrained(tmp_path / "model")
+    with_run = [*words, "--run", str(tmp_path / "model"), "--device", "cpu", "--out", str(tmp_path / "s")]
+    assert main(with_run) == 0
+    assert "3 videos, 9 windows, 68 numbers each" in capsys.readouterr().out
+    expected = join_windows(tmp_path / "model", store, out=tmp_path / "e", clips=4, device="cpu")
+    assert torch.equal(FeatureStore.open(tmp_path / "s").features[:], expected.features[:])
+    assert main([*words, "--out", str(tmp_path / "w")]) == 2
+    assert main(["windows", str(store.path), "--clips", "13", "--out", str(tmp_path / "x")]) == 2
+    assert "fewer than a window of 13" in capsys.readouterr().err
 
 
 def test_what_does_not_fit_is_refused(tmp_path):
