@@ -1,8 +1,8 @@
 """How fast are the nearest vectors found, by search and by k-NN, against faiss in the same run?
 
-Search: one query at a time over 200,000 clustered vectors of 768 (SCALEFAST_BENCH_VECTORS; a million takes about 10 GB of
-memory and some minutes to index), through the kept index and through every vector. A query is a new draw from the
-clusters, so it is not in the index. Nothing is timed before recall@10 against the exact
+Search: one query at a time over 200,000 clustered vectors of 768 (SCALEFAST_BENCH_VECTORS; a million takes about 10 GB
+of memory and some minutes to index), through the kept index and through every vector. A query is a new draw from
+the clusters, so it is not in the index. Nothing is timed before recall@10 against the exact
 answers is known to be at least .95.
 
 k-NN: the 20 nearest of 20,000 for each of 5,000 queries of 1,280, by `nearest_rows` and by faiss's exact index. Nothing
