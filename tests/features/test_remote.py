@@ -104,11 +104,11 @@ def test_ranks_fill_a_remote_store(
     tiny: Any, video_folder: Path, tmp_path: Path, memory: Any, reference: dict[str, bytes]
 ) -> None:
     """Without locks: rank 0 begins, rank 1 waits for that, and the first that sees all shards finishes."""
-    logs, summaries = [tmp_path / "log-0", tmp_path / "log-1"], {}
+    summaries = {}
 
     def work(rank: int) -> None:
         summaries[rank] = tiny.extract(
-            video_folder, "memory://bucket/s", logs[rank], rank=rank, world_size=2, workers=1
+            video_folder, "memory://bucket/s", None, rank=rank, world_size=2, workers=1
         )
 
     threads = [threading.Thread(target=work, args=(rank,)) for rank in (1, 0)]
@@ -122,7 +122,7 @@ def test_ranks_fill_a_remote_store(
     assert [summaries[rank].decoded for rank in (0, 1)] == [6, 5]
     assert summaries[0].listed == summaries[1].listed == 11
     with pytest.raises(StoreError, match="several ranks cannot overwrite a store there; delete it first"):
-        tiny.extract(video_folder, "memory://bucket/s", logs[0], rank=0, world_size=2, overwrite=True)
+        tiny.extract(video_folder, "memory://bucket/s", None, rank=0, world_size=2, overwrite=True)
 
 
 def test_a_damaged_remote_store_is_refused(
