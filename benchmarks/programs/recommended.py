@@ -1,6 +1,6 @@
 """The recommended recipe against the best label-free pooling, over seeds, on sets that had no part in choosing it.
 
-    python benchmarks/programs/recommended.py --out /tmp/recommended                       drawn sets, 5 seeds
+    python benchmarks/programs/recommended.py --out recommended                            drawn sets, 5 seeds
     python benchmarks/programs/recommended.py --out OUT --train TRAIN --test TEST          stores, such as the demo's
 
 prints a markdown table: for each set, recipe and protocol the recommended representation and the best pooling on the
