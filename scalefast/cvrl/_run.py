@@ -18,7 +18,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from scalefast._version import __version__
 from scalefast.backbones.gradient_cache import backward_in_chunks
 from scalefast.cvrl._decode import ClipPlan
 from scalefast.cvrl._stream import Batch, stream_batches
@@ -26,6 +25,7 @@ from scalefast.cvrl.config import ClipTraining
 from scalefast.cvrl.optimizer import build_optimizer, capture, restore
 from scalefast.errors import InputError, TrainingError
 from scalefast.training.checkpoint import Checkpoints
+from scalefast.training.circumstances import changed_since, circumstances
 from scalefast.training.distributed import World
 from scalefast.training.logs import RunLog
 from scalefast.training.sampler import BatchPlan
@@ -145,9 +145,8 @@ class ClipRun:
             return
         restore(found.tensors, self.task.module, self.optimizer, source=str(found.path))
         self._rows, self._names = found.state["unlogged"], found.state["names"]
-        changed = [k for k, v in self._circumstances().items() if found.state["circumstances"].get(k) != v]
-        if changed:
-            self.say(f"not identical to the bit to an uninterrupted run: other {', '.join(changed)}")
+        if (changed := changed_since(found.state["circumstances"], self.world)) is not None:
+            self.say(changed)
         self.say(f"going on after step {found.step} of {self.plan.total_steps} ({found.path.name})")
 
     def train(self, held: contextlib.ExitStack) -> None:
@@ -232,7 +231,7 @@ class ClipRun:
         state: Mapping[str, Any] = {
             "unlogged": self._rows,
             "names": self._names,
-            "circumstances": self._circumstances(),
+            "circumstances": circumstances(self.world),
         }
 
         def write() -> None:
@@ -242,14 +241,3 @@ class ClipRun:
 
         self.world.on_main(write)
         self._saved_at = time.monotonic()
-
-    def _circumstances(self) -> dict[str, Any]:
-        """What has to be the same for sums to come out the same to the bit."""
-        device = self.world.device
-        return {
-            "scalefast": __version__,
-            "torch": torch.__version__,
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-            "processes": self.world.size,
-            "threads": torch.get_num_threads(),
-        }

@@ -5,17 +5,15 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from scalefast import kernels
-from scalefast._version import __version__
 from scalefast.errors import TrainingError
 from scalefast.hub import save_weights
 from scalefast.pretraining import SCALEPretraining
 from scalefast.training.bank import Bank
 from scalefast.training.checkpoint import Checkpoints, disk_errors
+from scalefast.training.circumstances import changed_since, circumstances
 from scalefast.training.config import PretrainConfig
 from scalefast.training.distributed import World
 from scalefast.training.logs import RunLog
@@ -86,33 +84,12 @@ class Session:
             self.progress.say(f"{self.folder.path} holds no checkpoint yet: the run begins at its first step")
             return
         restore(found.tensors, self.task, self.optimizer, source=str(found.path))
-        self._compare_circumstances(found.state["circumstances"])
+        if (changed := changed_since(found.state["circumstances"], self.world)) is not None:
+            self.progress.say(changed)
         self.meter = Meter(
             last_good=self.checkpoints.last_good, step=found.step, rows=found.state["unlogged"]
         )
         self.progress.say(f"going on after step {found.step} of {self.plan.total_steps} ({found.path.name})")
-
-    def _compare_circumstances(self, before: dict[str, Any]) -> None:
-        """Say what keeps the resumed run from being identical to the bit: sums take another order then."""
-        now = self._circumstances()
-        changed = [
-            f"{name} {before.get(name)!r} before, {value!r} now"
-            for name, value in now.items()
-            if before.get(name) != value
-        ]
-        if changed:
-            self.progress.say(f"not identical to the bit to an uninterrupted run: {'; '.join(changed)}")
-
-    def _circumstances(self) -> dict[str, Any]:
-        device = self.world.device
-        return {
-            "scalefast": __version__,
-            "torch": torch.__version__,
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-            "processes": self.world.size,
-            "threads": torch.get_num_threads(),
-            "ops": {op: how.implementation for op, how in kernels.backend(device).items()},
-        }
 
     def begin(self, held: contextlib.ExitStack) -> None:
         """Say what the run leaves out, open the log (in process 0, closed by `held`), and start the clocks.
@@ -182,7 +159,7 @@ class Session:
             self.checkpoints.save(
                 step=step,
                 tensors=tensors,
-                state={"unlogged": unlogged, "circumstances": self._circumstances()},
+                state={"unlogged": unlogged, "circumstances": circumstances(self.world)},
             )
 
         self.world.on_main(write)
