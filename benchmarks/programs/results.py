@@ -86,7 +86,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def rows_of_benchmarks(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row a contender from what `--benchmark-json` wrote: benchmark, contender, best seconds, and how often as
-    fast ours is; absent peers have a reason instead."""
+    fast ours is, if ours is one of them; absent peers have a reason instead."""
     return [row for benchmark in found["benchmarks"] for row in _rows_of(benchmark)]
 
 
@@ -95,14 +95,10 @@ def _rows_of(benchmark: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     if "seconds" not in info:
         yield {"benchmark": name, "contender": "ours", "seconds": benchmark["stats"]["min"]}
         return
-    ours = info["seconds"]["ours"]
+    ours = info["seconds"].get("ours")  # parts of one thing have times too, and no contender among them
     for contender, seconds in info["seconds"].items():
-        yield {
-            "benchmark": name,
-            "contender": contender,
-            "seconds": seconds,
-            "ours_is_faster": round(seconds / ours, 3),
-        }
+        row = {"benchmark": name, "contender": contender, "seconds": seconds}
+        yield row if ours is None else {**row, "ours_is_faster": round(seconds / ours, 3)}
     for contender, reason in info.get("absent", {}).items():
         yield {"benchmark": name, "contender": contender, "absent": reason}
 

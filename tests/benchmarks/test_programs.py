@@ -88,6 +88,7 @@ def test_results_say_what_they_were_measured_on(programs, tmp_path: Path) -> Non
                 },
             },
             {"fullname": "benchmarks/test_y.py::test_b", "stats": {"min": 3.0}, "extra_info": {}},
+            {"fullname": "c", "stats": {"min": 1.0}, "extra_info": {"seconds": {"a part": 0.25}}},
         ]
     }
     rows = programs.results.rows_of_benchmarks(measured)
@@ -99,7 +100,7 @@ def test_results_say_what_they_were_measured_on(programs, tmp_path: Path) -> Non
     table = list(csv.DictReader(paths[1].open()))
     assert [(row["contender"], row["seconds"], row["ours_is_faster"], row["absent"]) for row in table] == [
         ("ours", "0.5", "1.0", ""), ("peer", "2.0", "4.0", ""), ("other", "", "", "No module named 'other'"),
-        ("ours", "3.0", "", ""),
+        ("ours", "3.0", "", ""), ("a part", "0.25", "", ""),
     ]  # fmt: skip
     assert all(row["date"] == whole["date"] and row["commit"] == whole["commit"] for row in table)
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
