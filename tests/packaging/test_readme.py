@@ -79,6 +79,11 @@ def test_named_paths_exist(document, root):
         assert (root / path).exists(), path
 
 
+def test_the_change_log_names_every_verb(root):
+    (sentence,) = re.findall(r"with the verbs ([^.]*)\.", (root / "CHANGELOG.md").read_text())
+    assert set(re.split(r",\s+|\s+and\s+", sentence)) == set(cli.VERBS)
+
+
 def test_every_document_is_listed(root):
     index = (root / "docs" / "README.md").read_text()
     for path in (root / "docs").glob("*.md"):
