@@ -31,6 +31,7 @@ BENCHMARKS = (  # what times something on a GPU, the most wanted first; the othe
     "benchmarks/test_sparse_infonce.py",
     "benchmarks/test_set_attention.py",
     "benchmarks/test_set_embedding.py",
+    "benchmarks/test_gpu_cold_start.py",
     "benchmarks/test_gpu_decode.py",
 )
 TEST_SECONDS, ALL_SECONDS = 290.0, 520.0
