@@ -185,7 +185,7 @@ class SCALE(nn.Module, HubModel):
             state = random_state(rng, len(features), features.device)
         x = kernels.embed_sets(
             self.input_projection(self.inputs(features, lengths)),
-            self.position_mlp(self._seen(positions)),
+            self.position_mlp(self.seen(positions)),
             mask,
             self.mask_token,
             self.cls_token,
@@ -207,7 +207,8 @@ class SCALE(nn.Module, HubModel):
                 features = features.masked_fill(padding(lengths, features.shape[1])[..., None], 0.0)
         return features * self.input_scale if self.calibrated else features
 
-    def _seen(self, positions: Tensor) -> Tensor:
+    def seen(self, positions: Tensor) -> Tensor:
+        """[B, V, 7] -> the same as the first layer sees it: without what the model does not look at, times scaled."""
         if self.calibrated:
             positions = torch.cat([positions[..., :5], positions[..., 5:] * self.time_scale], dim=-1)
         first = _FIRST_SEEN[self.position_use]

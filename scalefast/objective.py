@@ -3,7 +3,7 @@
 Source of the options: moving targets as in BYOL (arXiv 2006.07733), variance and covariance as in VICReg
 (arXiv 2105.04906), KoLeo as in "Spreading vectors for similarity search" (arXiv 1806.03198).
 
-Shapes: `B` videos, `H` width.
+Shapes: `B` videos, `H` width; leading dimensions are models that are trained at once.
 """
 
 from __future__ import annotations
@@ -77,25 +77,27 @@ class Objective:
 
 
 def variance_covariance(rows: Tensor) -> Tensor:
-    """`relu(1 - std).mean() + (off-diagonal covariance ** 2).sum() / 25 / H`: [B, H] -> 0-d, in fp32.
+    """`relu(1 - std).mean() + (off-diagonal covariance ** 2).sum() / 25 / H`: [..., B, H] -> [...], in fp32.
 
     VICReg's two terms against collapse, in the ratio of its weights (25 to 1).
     """
     with torch.autocast(rows.device.type, enabled=False):
-        centred = rows.float() - rows.float().mean(0)
-        deviation = (centred.square().sum(0) / max(1, len(rows) - 1) + 1e-4).sqrt()
-        covariance = centred.T @ centred / max(1, len(rows) - 1)
-        off_diagonal = covariance.square().sum() - covariance.diagonal().square().sum()
-        return F.relu(1.0 - deviation).mean() + off_diagonal / 25.0 / rows.shape[1]
+        freedom = max(1, rows.shape[-2] - 1)
+        centred = rows.float() - rows.float().mean(-2, keepdim=True)
+        deviation = (centred.square().sum(-2) / freedom + 1e-4).sqrt()
+        covariance = centred.mT @ centred / freedom
+        diagonal = covariance.diagonal(dim1=-2, dim2=-1)
+        off_diagonal = covariance.square().sum((-2, -1)) - diagonal.square().sum(-1)
+        return F.relu(1.0 - deviation).mean(-1) + off_diagonal / 25.0 / rows.shape[-1]
 
 
 def koleo(rows: Tensor) -> Tensor:
-    """Minus the mean log distance of each row to its nearest other row, all of length 1: [B, H] -> 0-d, in fp32."""
+    """Minus the mean log distance of each row to its nearest other row, all of length 1: [..., B, H] -> [...], fp32."""
     with torch.autocast(rows.device.type, enabled=False):
-        unit = F.normalize(rows.float(), dim=1)
+        unit = F.normalize(rows.float(), dim=-1)
         with torch.no_grad():
-            similarity = unit @ unit.T
-            nearest = similarity.fill_diagonal_(-math.inf).argmax(1, keepdim=True)
-            chosen = torch.zeros_like(similarity).scatter_(1, nearest, 1.0)
+            similarity = unit @ unit.mT
+            similarity.diagonal(dim1=-2, dim2=-1).fill_(-math.inf)
+            chosen = torch.zeros_like(similarity).scatter_(-1, similarity.argmax(-1, keepdim=True), 1.0)
         # A product, not an index: its gradient needs no atomic adds, so that a GPU gives the same bits twice.
-        return -(unit - chosen @ unit).norm(dim=1).clamp(min=1e-8).log().mean()
+        return -(unit - chosen @ unit).norm(dim=-1).clamp(min=1e-8).log().mean(-1)

@@ -110,6 +110,9 @@ def test_regularisers_against_loops(batch):
     unit = F.normalize(rows, dim=1)
     nearest = [min((unit[i] - unit[j]).norm() for j in range(7) if j != i) for i in range(7)]
     torch.testing.assert_close(koleo(rows), -torch.stack(nearest).log().mean())
+    several = torch.stack([rows, rows.flip(1) * 2, rows.roll(3, 0) - 1])  # of several models at once
+    for loss in (variance_covariance, koleo):
+        torch.testing.assert_close(loss(several), torch.stack([loss(one) for one in several]))
     task = build(objective=Objective(variance_weight=0.5, koleo_weight=2.0))
     losses = task(*batch)
     cls = task.model.tokens(*(part.flatten(0, 1) for part in batch[:2]), mask=batch[2].flatten(0, 1))[:, 0]
