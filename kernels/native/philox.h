@@ -46,8 +46,11 @@ INLINE void draw(const drawing *d, const uint32_t *index, uint32_t row, float *f
         for (int n = 0; n < NUMBERS_A_COUNTER; n++)
             halves[NUMBERS_A_COUNTER * i + n] = (int16_t)(words[n / 2] >> (16 * (n % 2)));
     }
-#pragma omp simd
-    for (int n = 0; n < NUMBERS; n++) factors[n] = halves[n] >= d->limit ? d->kept : 0.0f;
+    /* By bits: GCC makes a scalar loop of a choice between two floats by 16-bit numbers, half of dropout's time. */
+    uint32_t kept, bits[NUMBERS];
+    memcpy(&kept, &d->kept, sizeof kept);
+    for (int n = 0; n < NUMBERS; n++) bits[n] = kept & -(uint32_t)(halves[n] >= d->limit);
+    memcpy(factors, bits, sizeof bits);
 }
 
 #endif
