@@ -34,7 +34,8 @@ _LIMITS = {
 _NATIVE_LIMITS = {
     "embed_sets": "fp32 and bf16 alone",
     "set_attention": (
-        "fp32 and bf16 alone; packed sets, sets above 24 tokens and head dimensions above 128 go to torch or the reference"
+        "fp32 and bf16 alone; packed sets, sets above 24 tokens and head dimensions above 128 go to torch or the "
+        "reference"
     ),
     "sparse_infonce": "fp32 and bf16 alone, and calls without groups",
 }
