@@ -1,8 +1,22 @@
-"""A rendered data set of action videos on which SCALE can be tried without downloading anything."""
+"""Rendered videos on which SCALE can be tried without downloading anything.
+
+python -m scalefast.demo VIDEOS --structure tempo    # writes VIDEOS/{train,test}/CLASS/*.mp4
+"""
 
 from __future__ import annotations
 
 from scalefast.demo.actions import CLASSES, render_action
-from scalefast.demo.dataset import DemoSet, render_set, write_video
+from scalefast.demo.dataset import VIDEO_STRUCTURES, DemoSet, VideoStructure, render_set, write_video
+from scalefast.demo.patterns import PATTERNS, render_pattern
 
-__all__ = ["CLASSES", "DemoSet", "render_action", "render_set", "write_video"]
+__all__ = [
+    "CLASSES",
+    "PATTERNS",
+    "VIDEO_STRUCTURES",
+    "DemoSet",
+    "VideoStructure",
+    "render_action",
+    "render_pattern",
+    "render_set",
+    "write_video",
+]
