@@ -85,7 +85,11 @@ def frame_orientation(frame: av.VideoFrame) -> Orientation:
 
     The matrix (a b u, c d v, x y w) sends (x, y) to (a x + c y, b x + d y).
     """
-    for item in cast("list[SideData]", list(frame.side_data)):  # a mapping whose iterator gives values
+    from av.sidedata.sidedata import SideDataContainer
+
+    # Not frame.side_data: frame and container would keep each other, and the picture, until the next garbage
+    # collection (PyAV 18): hundreds of pictures. The container is a mapping whose iterator gives values.
+    for item in cast("list[SideData]", list(SideDataContainer(frame))):
         if item.type.name == "DISPLAYMATRIX":
             a, b, _, c, d = struct.unpack("=5i", bytes(item)[:20])
             if abs(b) > abs(a):

@@ -16,7 +16,7 @@ from scalefast.video import _scan as scan_module
 
 FILES = 10_000
 WORKERS = 2
-SETTLED = 500 * WORKERS  # files after which interpreters and decoders have all the memory that they will need
+SETTLED = 500  # files after which interpreters and decoders have all the memory that they will need
 
 
 @pytest.fixture
