@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -89,7 +90,8 @@ def frame_orientation(frame: av.VideoFrame) -> Orientation:
 
     # Not frame.side_data: frame and container would keep each other, and the picture, until the next garbage
     # collection (PyAV 18): hundreds of pictures. The container is a mapping whose iterator gives values.
-    for item in cast("list[SideData]", list(SideDataContainer(frame))):
+    items: Callable[[av.VideoFrame], Iterable[SideData]] = cast("Any", SideDataContainer)
+    for item in items(frame):
         if item.type.name == "DISPLAYMATRIX":
             a, b, _, c, d = struct.unpack("=5i", bytes(item)[:20])
             if abs(b) > abs(a):
