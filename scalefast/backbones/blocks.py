@@ -15,6 +15,7 @@ from scalefast.backbones.encoders import ImageEncoder, TimesformerEncoder, Video
 from scalefast.backbones.gradient_cache import statistics_kept
 from scalefast.backbones.r3d import R3D
 from scalefast.backbones.slow import SlowR50
+from scalefast.backbones.slowfast import SlowFastR50
 from scalefast.errors import InputError
 
 __all__ = ["Blocks", "blocks_of", "checkpoint_blocks"]
@@ -38,9 +39,11 @@ def blocks_of(encoder: nn.Module) -> Blocks:
     """
     if isinstance(encoder, (R3D, SlowR50)):
         return Blocks(blocks=tuple(block for stage in encoder.stages for block in stage), after=())  # type: ignore[attr-defined]
+    if isinstance(encoder, SlowFastR50):  # a stage of both pathways, since neither goes on without the other
+        return Blocks(blocks=tuple(encoder.stages), after=())
     if not isinstance(encoder, (VideoMAEEncoder, TimesformerEncoder, VJEPA2Encoder, ImageEncoder)):
         raise InputError(
-            f"a {type(encoder).__name__} has no blocks that are known; R3D, Slow-R50 and transformers have"
+            f"a {type(encoder).__name__} has no blocks that are known; R3D, Slow, SlowFast and transformers have"
         )
     model: Any = encoder.model
     inner = getattr(

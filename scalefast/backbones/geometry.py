@@ -8,7 +8,7 @@ Positions are carried over to the new grid of patches, by a rule for each family
 - V-JEPA 2: rotary positions count patches, so that a larger grid goes on counting.
 - ViT and DINOv2, a frame at a time: learned embeddings, bicubic, by transformers itself.
 - timm, a frame at a time: any number of frames, of the size that timm states.
-- R3D and Slow-R50: convolutions have no positions.
+- R3D, Slow-R50 and SlowFast-R50: convolutions have no positions; SlowFast takes multiples of its alpha frames.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from scalefast.backbones.encoders import ImageEncoder, TimesformerEncoder, VideoMAEEncoder, VJEPA2Encoder
 from scalefast.backbones.r3d import R3D
 from scalefast.backbones.slow import SlowR50
+from scalefast.backbones.slowfast import SlowFastR50
 from scalefast.backbones.spec import BackboneSpec
 from scalefast.backbones.timm_images import TimmEncoder
 from scalefast.errors import InputError
@@ -63,6 +64,12 @@ def fit_to(
         _check_patches(changed, patch=int(encoder.model.config.patch_size), tubelet=1)
     elif isinstance(encoder, R3D):
         encoder.config = dataclasses.replace(encoder.config, num_frames=changed.num_frames, size=changed.size)
+    elif isinstance(encoder, SlowFastR50):
+        if changed.num_frames % encoder.alpha:
+            raise InputError(
+                f"backbone {spec.name!r}: num_frames must be a multiple of {encoder.alpha}, of which its Slow pathway "
+                f"sees one, got {changed.num_frames}"
+            )
     elif isinstance(encoder, TimmEncoder) and changed.size != spec.size:
         raise InputError(
             f"backbone {spec.name!r} takes frames of {spec.size} x {spec.size} pixels only, got {size}"

@@ -8,6 +8,7 @@ from typing import Any
 from scalefast.backbones.checkpoint import CheckpointFormat
 from scalefast.backbones.r3d import R3DConfig
 from scalefast.backbones.slow import SlowFile
+from scalefast.backbones.slowfast import SlowFastFile
 from scalefast.backbones.svt import SVTFile
 from scalefast.backbones.videomae import VideoMAEFile
 from scalefast.backbones.vjepa2 import VJEPA2File
@@ -114,6 +115,16 @@ REGISTRY: dict[str, NamedBackbone] = {
     "rhobyol-slow-r50": NamedBackbone(
         summary="rhoBYOL, self-supervised Slow-R50, 16 x 224 x 224; its authors' checkpoint file only",
         checkpoint=SlowFile(),
+        licence=_APACHE,
+    ),
+    "slowfast-r50": NamedBackbone(
+        summary="SlowFast-R50 8x8, 32 x 224 x 224, trained with labels or by rhoBYOL; a PySlowFast file only",
+        checkpoint=SlowFastFile(),
+        licence=_APACHE,
+    ),
+    "slowfast-r50-4x16": NamedBackbone(
+        summary="SlowFast-R50 4x16, 32 x 224 x 224, likewise",
+        checkpoint=SlowFastFile(alpha=8, span=5),
         licence=_APACHE,
     ),
 }

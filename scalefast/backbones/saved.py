@@ -8,7 +8,7 @@ An `R3D` is written as `r3d_folder.py` says. Of the others `config.json` holds `
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from scalefast.backbones.encoders import ImageEncoder, TimesformerEncoder, Video
 from scalefast.backbones.r3d import R3D
 from scalefast.backbones.r3d_folder import MARK, same_keys, write_r3d
 from scalefast.backbones.slow import SlowR50
+from scalefast.backbones.slowfast import SlowFastR50
 from scalefast.backbones.spec import BackboneSpec
 from scalefast.errors import DataError, InputError, require
 from scalefast.hub import fill
@@ -33,6 +34,11 @@ _VERSION = 1
 _FIELDS = {MARK, "format_version", "network", "spec", "source", "weights_hash"}
 _SPEC = ("architecture", "feature_dim", "num_frames", "stride", "size", "mean", "std", "pooling")
 _POSITIONS = "position_embeddings"  # VideoMAE's fixed table, which is no weight and may have been resized
+# networks of our own, and the names of the dimensions that make one
+_OWN: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
+    "SlowR50": (SlowR50, ("width", "blocks")),
+    "SlowFastR50": (SlowFastR50, ("width", "blocks", "alpha", "span")),
+}
 # encoder -> transformers' configuration and model, by model_type
 _MODELS: dict[str, dict[str, tuple[str, str]]] = {
     "VideoMAEEncoder": {"videomae": ("VideoMAEConfig", "VideoMAEModel")},
@@ -115,10 +121,12 @@ def load_encoder(folder: Path, *, name: str) -> tuple[nn.Module, BackboneSpec]:
 
 def _network(encoder: nn.Module) -> dict[str, Any]:
     kind = type(encoder).__name__
-    if isinstance(encoder, SlowR50):
-        return {"encoder": kind, "width": encoder.width, "blocks": list(encoder.blocks)}
+    if isinstance(encoder, (SlowR50, SlowFastR50)):
+        return {"encoder": kind, **encoder.dimensions}
     if kind not in _MODELS:
-        raise InputError(f"a {kind} cannot be saved as a backbone; known: R3D, SlowR50, {', '.join(_MODELS)}")
+        raise InputError(
+            f"a {kind} cannot be saved as a backbone; known: R3D, {', '.join([*_OWN, *_MODELS])}"
+        )
     stated = json.loads(encoder.model.config.to_json_string(use_diff=False))  # type: ignore[union-attr, operator]
     norm = getattr(encoder, "fc_norm", None)
     return {"encoder": kind, "config": stated, "fc_norm": None if norm is None else norm.eps}
@@ -127,8 +135,9 @@ def _network(encoder: nn.Module) -> dict[str, Any]:
 def _built(network: Mapping[str, Any], *, needed_for: str) -> nn.Module:
     """The encoder with initial weights; torch's generator is left as it was."""
     kind = network["encoder"]
-    if kind == "SlowR50":
-        return SlowR50(width=network["width"], blocks=tuple(network["blocks"]))
+    if kind in _OWN:
+        network_class, dimensions = _OWN[kind]
+        return network_class(**{name: network[name] for name in dimensions})
     stated = network["config"]
     names = _MODELS.get(kind, {}).get(stated["model_type"])
     if names is None:

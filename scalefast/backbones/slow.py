@@ -17,18 +17,27 @@ from typing import Any
 import torch
 from torch import nn
 
-from scalefast.backbones.checkpoint import Layout, fill, read_checkpoint, section, shorten
-from scalefast.backbones.residual import Bottleneck
+from scalefast.backbones.checkpoint import Layout, fill
+from scalefast.backbones.pathway import (
+    MEAN,
+    STD,
+    TEACHER,
+    Stem,
+    contrastive_leftovers,
+    model_state,
+    pathway_names,
+    require_teacher,
+    residual_stage,
+    weights_without_counters,
+)
 from scalefast.backbones.spec import BackboneSpec
-from scalefast.errors import DataError
 
-__all__ = ["SlowFile", "SlowR50"]
+__all__ = ["SLOW_SPANS", "SlowFile", "SlowR50"]
 
-_TEMPORAL = (1, 1, 3, 3)  # width over time of the first convolution of every block, by stage
-_NORM = ("weight", "bias", "running_mean", "running_var")
+SLOW_SPANS = (1, 1, 3, 3)  # width over time of the first convolution of every block, by stage
 
 
-class SlowR50(nn.Module):
+class SlowR50(Stem):
     """Normalised clips float [N, 3, T, H, W] -> features float32 [N, D], the mean over time and space.
 
     Args:
@@ -37,33 +46,31 @@ class SlowR50(nn.Module):
     """
 
     def __init__(self, *, width: int = 64, blocks: tuple[int, int, int, int] = (3, 4, 6, 3)) -> None:
-        super().__init__()
-        self.width, self.blocks, self.feature_dim = width, blocks, 32 * width
-        self.conv = nn.Conv3d(3, width, (1, 7, 7), (1, 2, 2), (0, 3, 3), bias=False)
-        self.norm = nn.BatchNorm3d(width)
-        self.pool = nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))
-        self.stages = nn.ModuleList()
-        inputs = width
-        for stage, (count, temporal) in enumerate(zip(blocks, _TEMPORAL, strict=True)):
-            inner, layers = width * 2**stage, nn.Sequential()
-            for index in range(count):
-                stride = 2 if stage > 0 and index == 0 else 1
-                layers.append(
-                    Bottleneck(inputs, inner, 4 * inner, temporal=temporal, stride=stride, project=index == 0)
-                )
-                inputs = 4 * inner
-            self.stages.append(layers)
+        super().__init__(width)
+        self.dimensions = {"width": width, "blocks": blocks}
+        """What it was built with."""
+        self.feature_dim = 32 * width
+        inputs = (width, 4 * width, 8 * width, 16 * width)
+        self.stages = nn.ModuleList(
+            residual_stage(
+                inputs[stage],
+                width * 2**stage,
+                blocks=blocks[stage],
+                temporal=SLOW_SPANS[stage],
+                stride=1 if stage == 0 else 2,
+            )
+            for stage in range(4)
+        )
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        x = self.pool(self.norm(self.conv(pixels)).relu())
+        x = super().forward(pixels)
         for stage in self.stages:
             x = stage(x)
         return x.float().mean((2, 3, 4))
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """Everything that the feature depends on: not the counters of batches that normalisation keeps."""
-        state = self.state_dict()
-        return {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
+        """Everything that the feature depends on."""
+        return weights_without_counters(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,12 +93,8 @@ class SlowFile:
             InputError: no such file.
             DataError: not such a checkpoint, or of other dimensions; each name that does not fit is named.
         """
-        state = section(read_checkpoint(file), "model_state", file=file)
-        if not any(key.startswith("backbone_hist.") for key in state):
-            raise DataError(
-                f"{file}: expected rhoBYOL's momentum teacher, names beginning with 'backbone_hist.', under "
-                f"'model_state'; found {shorten(state) or 'nothing'}"
-            )
+        _, state = model_state(file)
+        require_teacher(state, file=file)
         model = self.build()
         fill(model, state, self.layout(), file=file)
         source = {"kind": "checkpoint", "file": file.name, "layout": "rhoBYOL, momentum teacher"}
@@ -106,8 +109,8 @@ class SlowFile:
             num_frames=self.num_frames,
             stride=4,
             size=self.size,
-            mean=(0.45, 0.45, 0.45),
-            std=(0.225, 0.225, 0.225),
+            mean=MEAN,
+            std=STD,
             pooling="mean over time and space of the last stage",
             source=source or {},
         )
@@ -119,34 +122,11 @@ class SlowFile:
 
     def layout(self) -> Layout:
         """Authors' names of every weight -> names in `SlowR50`."""
-        names = _conv_and_norm("s1.pathway0_stem.conv", "s1.pathway0_stem.bn", "conv", "norm")
-        for stage, count in enumerate(self.blocks):
-            for index in range(count):
-                theirs, ours = f"s{stage + 2}.pathway0_res{index}", f"stages.{stage}.{index}"
-                for number, part in enumerate("abc", start=1):
-                    at = f"{theirs}.branch2.{part}"
-                    names |= _conv_and_norm(at, f"{at}_bn", f"{ours}.conv{number}", f"{ours}.norm{number}")
-                if index == 0:
-                    at, short = f"{theirs}.branch1", f"{ours}.shortcut"
-                    names |= _conv_and_norm(at, f"{at}_bn", f"{short}.0", f"{short}.1")
+        names = pathway_names(
+            0, blocks=self.blocks, stem="", stages=[f"stages.{stage}." for stage in range(4)]
+        )
         return Layout(
             network=f"rhoBYOL Slow-R50 (stages of {self.blocks} blocks, stem of {self.width} channels)",
-            names={f"backbone_hist.{theirs}": ours for theirs, ours in names.items()},
-            dropped=_dropped(names),
+            names={f"{TEACHER}{theirs}": ours for theirs, ours in names.items()},
+            dropped=contrastive_leftovers(names),
         )
-
-
-def _conv_and_norm(conv: str, norm: str, our_conv: str, our_norm: str) -> dict[str, tuple[str, ...]]:
-    names: dict[str, tuple[str, ...]] = {f"{conv}.weight": (f"{our_conv}.weight",)}
-    return names | {f"{norm}.{part}": (f"{our_norm}.{part}",) for part in _NORM}
-
-
-def _dropped(names: Mapping[str, Any]) -> tuple[str, ...]:
-    """The network that was trained, both heads (projection, predictor), counters, and the training's own state."""
-    network = "|".join(name.replace(".", r"\.") for name in names)
-    return (
-        rf"backbone\.({network})",
-        r"backbone(_hist)?\.(head|ssl_\d+)\.[\w.]+",
-        r"backbone(_hist)?\.s\d[\w.]*bn\.num_batches_tracked",
-        r"ptr|iter|queue_x|knn_mem\.\w+",
-    )

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from scalefast.backbones import BackboneSpec, FrozenBackbone, load_backbone, write_backbone
 from scalefast.backbones.huggingface import _image
 from scalefast.backbones.slow import SlowR50
+from scalefast.backbones.slowfast import SlowFastR50
 from scalefast.errors import DataError, InputError
 
 CLASSES = ("VideoMAEModel", "VideoMAEForVideoClassification", "TimesformerModel", "VJEPA2Model")
@@ -22,6 +23,14 @@ def slow() -> FrozenBackbone:
         mean=(0.4, 0.5, 0.6), std=(0.2, 0.2, 0.3), pooling="mean",
     )  # fmt: skip
     return FrozenBackbone(SlowR50(width=2, blocks=(1, 1, 1, 1)), spec=spec, dtype="fp32")
+
+
+def slowfast() -> FrozenBackbone:
+    spec = BackboneSpec(
+        name="sf", architecture="SlowFast-R50", feature_dim=288, num_frames=8, stride=2, size=32,
+        mean=(0.4, 0.5, 0.6), std=(0.2, 0.2, 0.3), pooling="mean",
+    )  # fmt: skip
+    return FrozenBackbone(SlowFastR50(width=8, blocks=(1, 1, 1, 1), alpha=4, span=5), spec=spec, dtype="fp32")
 
 
 def trained(backbone: FrozenBackbone) -> FrozenBackbone:
@@ -50,10 +59,10 @@ def images(class_name: str) -> FrozenBackbone:
     return FrozenBackbone(encoder, spec=spec, dtype="fp32")
 
 
-@pytest.mark.parametrize("class_name", [*CLASSES, "SlowR50", "ViTModel", "Dinov2Model"])
+@pytest.mark.parametrize("class_name", [*CLASSES, "SlowR50", "SlowFastR50", "ViTModel", "Dinov2Model"])
 def test_round_trip(class_name, originals, clips, tmp_path):
-    if class_name == "SlowR50":
-        backbone = trained(slow())
+    if class_name in ("SlowR50", "SlowFastR50"):
+        backbone = trained(slow() if class_name == "SlowR50" else slowfast())
     elif class_name in ("ViTModel", "Dinov2Model"):
         backbone = trained(images(class_name))
     else:

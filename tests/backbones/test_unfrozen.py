@@ -11,6 +11,7 @@ import torch
 from scalefast import SCALE, SCALEPretraining, kernels
 from scalefast.backbones import R3D, FrozenBackbone, R3DConfig, load_backbone
 from scalefast.backbones.blocks import blocks_of, checkpoint_blocks
+from scalefast.backbones.slowfast import SlowFastFile, SlowFastR50
 from scalefast.backbones.unfrozen import UnfrozenBackbone
 from scalefast.errors import InputError
 
@@ -20,6 +21,22 @@ CLASSES = ("VideoMAEModel", "VideoMAEForVideoClassification", "TimesformerModel"
 def r3d(norm: str = "batch") -> FrozenBackbone:
     model = R3D(R3DConfig(depth="10", width=0.125, num_frames=4, size=16, norm=norm))
     return FrozenBackbone(model, spec=model.spec("r3d"), dtype="fp32")
+
+
+def slowfast() -> FrozenBackbone:
+    small = {"width": 8, "blocks": (1, 1, 1, 1), "alpha": 2, "span": 3}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = SlowFastR50(**small)
+    return FrozenBackbone(
+        model, spec=SlowFastFile(num_frames=4, size=32, **small).spec(name="sf"), dtype="fp32"
+    )
+
+
+def built(class_name: str, originals) -> FrozenBackbone:
+    if class_name in ("R3D", "SlowFast"):
+        return r3d() if class_name == "R3D" else slowfast()
+    return load_backbone(originals(class_name)[0], dtype="fp32")
 
 
 def gradients(unfrozen):
@@ -55,16 +72,16 @@ def scale_losses(task, lead):
     return lambda features: task(features, positions, rng=rng)
 
 
-@pytest.mark.parametrize("class_name", [*CLASSES, "R3D"])
+@pytest.mark.parametrize("class_name", [*CLASSES, "R3D", "SlowFast"])
 def test_chunks_and_checkpoints_give_the_gradients_of_one_pass(class_name, originals, clips):
     """The whole of it: SCALE on clips of three videos, the backbone's last block with it, 1e-4 asked for."""
     lead = (3, 2, 2)
     task = SCALEPretraining(
-        SCALE(feature_dim=r3d().feature_dim if class_name == "R3D" else 24, hidden_dim=32)
+        SCALE(feature_dim=built(class_name, originals).feature_dim, hidden_dim=32)
     ).train()
     found = []
     for chunk, checkpointing in ((None, False), (5, True)):
-        backbone = r3d() if class_name == "R3D" else load_backbone(originals(class_name)[0], dtype="fp32")
+        backbone = built(class_name, originals)
         unfrozen = UnfrozenBackbone(backbone, last=1, checkpointing=checkpointing)
         batch = clips(backbone, 12).unflatten(0, lead)
         task.zero_grad()
