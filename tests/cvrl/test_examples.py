@@ -31,20 +31,38 @@ def test_cvrl_is_judged_beside_its_initial_weights(videos, tmp_path):
         tmp_path / "out",
         "--epochs",
         1,
+        "--seeds",
+        2,
         "--device",
         "cpu",
     )
     assert done.returncode == 0, done.stderr
     table = [line.split("  ")[0] for line in done.stdout.splitlines() if line.startswith("linear")]
     assert table == [
-        f"linear, {share} of the labels, {when}" for when in ("before", "after") for share in ("100%", "10%")
+        f"linear, {share} of the labels, {when}" for share in ("100%", "10%") for when in ("before", "after")
     ]
+    assert_results_are_the_table(done.stdout, json.loads((tmp_path / "out" / "results.json").read_text()))
     missing = run("pretrain_cvrl.py", "--root", tmp_path, "--out", tmp_path / "out")
     assert (
         missing.returncode == 1
         and missing.stderr.startswith("error: ")
         and "no train videos" in missing.stderr
     )
+
+
+def assert_results_are_the_table(printed: str, results: dict) -> None:
+    """Every printed mean and gain follows from the seeds' accuracies in results.json."""
+    assert results["seeds"] == [0, 1] and all(seconds > 0 for seconds in results["seconds"])
+    lines = iter(printed.splitlines())
+    for name, seeds in results["accuracy"].items():
+        clip, video = (100 * (seeds[0][kind] + seeds[1][kind]) / 2 for kind in ("clip", "video"))
+        shown = next(line for line in lines if line.startswith(name)).removeprefix(name).split()
+        assert shown[:2] == [f"{clip:.1f}", f"{video:.1f}"]
+        if name.endswith("before"):
+            before = clip, video
+        else:
+            gained = [f"{clip - before[0]:+.1f}", f"{video - before[1]:+.1f}"]
+            assert next(lines).split()[:3] == ["gained", *gained]
 
 
 def test_the_whole_chain_without_a_download(tmp_path):
