@@ -6,7 +6,7 @@ before all ways have given the same frames. Libraries that are not installed are
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,6 @@ import pytest
 
 from scalefast.video import load_clips, train_recipe
 
-PROGRAM = Path(__file__).parent / "programs" / "decode_ways.py"
 TARGETS = {"16 random clips": 2.5, "5 x 3 test views": 2.5, "one clip": 1.0}  # times as fast, at least
 BEST_PEER, SLOWEST_PEER, TWO_WORKERS = 1.5, 3.0, 1.85
 COMPARED = {
@@ -27,11 +26,20 @@ COMPARED = {
 
 
 @pytest.fixture(scope="module")
-def program():
-    spec = importlib.util.spec_from_file_location("decode_ways", PROGRAM)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def programs():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parent / "programs"))
+        yield {name: importlib.import_module(name) for name in ("decode_ways", "decode_workers")}
+
+
+@pytest.fixture(scope="module")
+def program(programs):
+    return programs["decode_ways"]
+
+
+@pytest.fixture(scope="module")
+def workers_program(programs):
+    return programs["decode_workers"]
 
 
 @pytest.fixture(scope="module")
@@ -101,27 +109,22 @@ def test_peers(benchmark, program, videos, side_by_side, size):
         assert min(faster.values()) >= BEST_PEER and max(faster.values()) >= SLOWEST_PEER
 
 
-def test_two_workers(benchmark, program, video):
+@pytest.mark.parametrize("size", ["340x256", "640x360"])
+def test_two_workers(benchmark, workers_program, videos, size):
     """Videos a second, from the file to the clips in the caller's hands, with two processes and with one."""
     benchmark.group = "decode: worker processes"
-    rounds, count = (3, 12) if benchmark.enabled else (1, 2)
-
-    def measure() -> dict[int, float]:
-        speed = {1: 0.0, 2: 0.0}
-        for _ in range(rounds):
-            for workers in speed:
-                now = program.videos_per_second(video, workers=workers, videos=count)
-                speed[workers] = max(speed[workers], now)
-        return speed
-
-    speed = benchmark.pedantic(measure, rounds=1)
-    cores = len(os.sched_getaffinity(0))
-    benchmark.extra_info.update(
-        videos_per_second=speed, target=TWO_WORKERS, cores=cores, load=os.getloadavg()[0]
+    rounds, count = (5, 24) if benchmark.enabled else (1, 2)
+    found = benchmark.pedantic(
+        workers_program.compare_workers,
+        args=(videos[size],),
+        kwargs={"rounds": rounds, "videos": count},
+        rounds=1,
     )
+    cores = len(os.sched_getaffinity(0))
+    benchmark.extra_info.update(videos_per_second=found, target=TWO_WORKERS, cores=cores)
     if benchmark.enabled:
-        print(f"\ntwo workers: {speed[2] / speed[1]:.2f} times one (target {TWO_WORKERS})")
-        assert cores < 2 or speed[2] / speed[1] >= TWO_WORKERS
+        print(f"\n{size}: two workers {found['ratio']} times one (target {TWO_WORKERS})")
+        assert cores < 2 or found["ratio"] >= TWO_WORKERS
 
 
 @pytest.mark.parametrize("what", TARGETS)

@@ -1,7 +1,7 @@
 """Ways to decode the clips of a video, ours and others', and 10 s H.264 videos to try them on.
 
 `python benchmarks/programs/decode_ways.py [VIDEO]` prints frames/s of each way side by side, for 340x256 and 640x360 if
-no video is given, and how much faster two worker processes are than one. Every way takes (path, clips) and returns
+no video is given (worker processes: `decode_workers.py`). Every way takes (path, clips) and returns
 uint8 [N, T, S, S, 3]; all decode with one thread. Ways of other libraries are the usual ones: one seek and decode for
 each clip, whole frames, then crop and resize.
 """
@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import av
@@ -23,8 +22,6 @@ import numpy as np
 from scalefast.video import (
     ClipSpec,
     decode_clips,
-    isolated_map,
-    load_clips,
     probe,
     sample_clips,
     test_recipe,
@@ -249,18 +246,6 @@ def compare(path: Path, clips: Sequence[ClipSpec], other: str, *, rounds: int = 
     return best[0], best[1]
 
 
-def videos_per_second(path: Path, *, workers: int, videos: int = 12) -> float:
-    """How many videos like this one so many worker processes load, from the file to 16 clips in the caller's hands."""
-    job = partial(load_clips, recipe=train_recipe(), seed=0, video_id="benchmark")
-    outcomes = isolated_map(job, [str(path)] * (videos + workers), workers=workers, window=2 * workers)
-    for _ in range(workers):  # the processes start
-        next(outcomes).result()
-    begin = time.perf_counter()
-    for outcome in outcomes:
-        outcome.result()
-    return videos / (time.perf_counter() - begin)
-
-
 def report(path: Path) -> None:
     """Print what all ways reach on this video."""
     verify(path)
@@ -282,8 +267,6 @@ def report(path: Path) -> None:
         WAYS[name] = way
         ours, theirs = compare(path, clips, name)
         print(f"  16 random clips with {name}, one seek a clip: ours is {theirs / ours:.2f} times as fast")
-    one, two = (max(videos_per_second(path, workers=workers) for _ in range(3)) for workers in (1, 2))
-    print(f"  {one:.1f} videos/s with one worker, {two:.1f} with two: {two / one:.2f} times")
 
 
 def main(words: Sequence[str]) -> None:

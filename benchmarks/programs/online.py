@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import runpy
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from extraction import make_job, render_videos
+
 from scalefast.features import extract
 from scalefast.features._job import Extraction
 from scalefast.online import OnlineVideos
 from scalefast.training import PretrainConfig, pretrain
-
-PROGRAM = runpy.run_path(str(Path(__file__).with_name("extraction.py")))
 
 
 def ways(job: Extraction, folder: Path, config: PretrainConfig) -> dict[str, Callable[[], object]]:
@@ -55,8 +54,8 @@ def main() -> None:
     config = PretrainConfig(epochs=args.epochs, batch_size=args.batch_size)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        videos = PROGRAM["render_videos"](folder / "videos", videos=args.videos, seconds=args.seconds)
-        job = PROGRAM["make_job"](videos, backbone=args.backbone)
+        videos = render_videos(folder / "videos", videos=args.videos, seconds=args.seconds)
+        job = make_job(videos, backbone=args.backbone)
         for way, action in ways(job, folder, config).items():
             begin = time.perf_counter()
             result = action()
