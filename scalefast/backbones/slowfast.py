@@ -23,6 +23,7 @@ from scalefast.backbones.pathway import (
     MEAN,
     STD,
     TEACHER,
+    Names,
     Stem,
     contrastive_leftovers,
     conv_and_norm,
@@ -186,7 +187,7 @@ class SlowFastFile:
 
     def layout(self, *, teacher: bool) -> Layout:
         """Authors' names of every weight -> names in `SlowFastR50`; `teacher`: of rhoBYOL's files."""
-        names = {}
+        names: Names = {}
         for number, pathway in enumerate(("slow", "fast")):
             stages = [f"stages.{stage}.{pathway}." for stage in range(4)]
             names |= pathway_names(number, blocks=self.blocks, stem=f"stems.{pathway}.", stages=stages)
