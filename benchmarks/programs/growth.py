@@ -7,7 +7,8 @@
     dim      feature width, 256 to 2,048     a step, 64 videos
     videos   in the store, 10^3 to 10^7      the order of an epoch; drawing a batch of 512 (simulated rows)
 
-Writes one row a point: axis, value, what, seconds; and one row a curve with its exponent.
+Writes one row a point: axis, value, what, seconds; and one row a curve with its exponent. With `--axes` some curves are
+measured alone; rows of the others that stand in the file already are kept.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from results import write_rows
+from results import read_rows, write_rows
 
 from scalefast import SCALE, SCALEPretraining, kernels
 from scalefast.training.memory import keep_freed_memory
@@ -134,11 +135,13 @@ def main() -> None:
     device = torch.device(args.device)
     if device.type == "cpu":
         keep_freed_memory()
-    rows = []
+    known = args.out / f"{args.name}.json"
+    rows = [row for row in read_rows(known) if row["axis"] not in args.axes] if known.exists() else []
     for axis in args.axes:
         for row in measure(axis, device=device, limit=args.seconds):
             print(row, flush=True)
             rows.append(row)
+    rows.sort(key=lambda row: tuple(AXES).index(row["axis"]))  # stable: points stay in order
     for path in write_rows(rows, name=args.name, folder=args.out):
         print(path)
 

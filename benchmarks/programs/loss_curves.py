@@ -5,7 +5,7 @@
 Trains in fp32 and in bf16 with each seed on the same draws, and prints one JSON line a seed and one for all: the
 largest relative difference of a step's loss, the k-NN accuracies of both, and whether their difference stays within the
 spread (largest less smallest) over the seeds of fp32. Exits 1 if a loss differs by more than 1% or the spread is
-exceeded.
+exceeded. `--name` keeps a row a seed in benchmarks/results.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+
+from results import write_rows
 
 from scalefast.evaluation import evaluate
 from scalefast.training import PretrainConfig, load_run, pretrain
@@ -47,7 +49,10 @@ def main() -> int:
         "--head-dim", type=int, default=512, help="width of the loss heads (512, as the demo)"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--name", help="of the files in --out")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     args = parser.parse_args()
+    rows: list[dict[str, float]] = []
     widest, accuracies = 0.0, {"fp32": [], "bf16": []}
     for seed in args.seeds:
         curves = {}
@@ -69,10 +74,9 @@ def main() -> int:
             accuracies[precision].append(accuracy)
         differences = [abs(b / a - 1) for a, b in zip(curves["fp32"], curves["bf16"], strict=True)]
         widest = max(widest, *differences)
-        print(
-            json.dumps({"seed": seed, "steps": len(differences), "largest_difference": max(differences)}),
-            flush=True,
-        )
+        rows.append({"seed": seed, "steps": len(differences), "largest_difference": max(differences)})
+        rows[-1] |= {f"knn_{precision}": found[-1] for precision, found in accuracies.items()}
+        print(json.dumps(rows[-1]), flush=True)
     means = {precision: sum(found) / len(found) for precision, found in accuracies.items()}
     spread = max(accuracies["fp32"]) - min(accuracies["fp32"])
     within = abs(means["bf16"] - means["fp32"]) <= spread
@@ -81,6 +85,8 @@ def main() -> int:
             {"largest_difference": widest, "knn": accuracies, "spread": spread, "within_spread": within}
         )
     )
+    for path in write_rows(rows, name=args.name, folder=args.out) if args.name else ():
+        print(path)
     return 0 if widest <= MOST and (within or len(args.seeds) == 1) else 1
 
 

@@ -76,6 +76,22 @@ def test_growth_ends_before_a_point_that_takes_too_long(programs, monkeypatch) -
     assert rows[-1]["exponent"] == 1.0
 
 
+def test_growth_of_one_axis_keeps_the_other_curves(programs, tmp_path: Path, monkeypatch) -> None:
+    def run(axes: list[str], seconds: float) -> list[dict]:
+        monkeypatch.setattr(programs.growth, "_point", lambda axis, value, device: {"step": seconds * value})
+        words = ["--axes", *axes, "--name", "grown", "--out", str(tmp_path), "--device", "cpu"]
+        monkeypatch.setattr("sys.argv", ["growth.py", *words])
+        programs.growth.main()
+        return programs.results.read_rows(tmp_path / "grown.json")
+
+    monkeypatch.setattr(programs.growth, "keep_freed_memory", lambda: False)
+    whole = run(["dim", "views"], 1e-6)
+    assert [row["axis"] for row in whole] == ["views"] * 6 + ["dim"] * 5
+    again = run(["dim"], 2e-6)
+    assert again[:6] == whole[:6]
+    assert [row.get("seconds") for row in again[6:10]] == [2e-6 * value for value in (256, 512, 1024, 2048)]
+
+
 def test_results_say_what_they_were_measured_on(programs, tmp_path: Path) -> None:
     measured = {
         "benchmarks": [
@@ -157,10 +173,14 @@ def test_loss_curves_of_both_precisions_are_compared(programs, tmp_path: Path, m
         "--head-dim",
         "32",
     ]
+    words += ["--name", "curves", "--out", str(tmp_path)]
     monkeypatch.setattr("sys.argv", ["loss_curves.py", *words, "--seeds", "0"])
     assert programs.loss_curves.main() == 0
+    (kept,) = programs.results.read_rows(tmp_path / "curves.json")
     one, whole = (json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{"))
     assert (one["seed"], one["steps"]) == (0, 6)
+    assert kept == one
+    assert (kept["knn_fp32"], kept["knn_bf16"]) == tuple(whole["knn"][name][0] for name in ("fp32", "bf16"))
     assert 0 < one["largest_difference"] == whole["largest_difference"] < 0.01
     assert set(whole["knn"]) == {"fp32", "bf16"}
     monkeypatch.setattr(programs.loss_curves, "MOST", 0.0)
