@@ -38,6 +38,8 @@ class CatalogEntry:
     """Of one clip, a multiply-add counted as two; None likewise."""
     licence: str
     """Of the published weights; empty where there are none."""
+    licence_stated: str
+    """Where that is said, and of what."""
     source: str
     """Where they load from."""
 
@@ -57,6 +59,7 @@ class CatalogEntry:
             "parameters": self.parameters,
             "flops": self.flops,
             "licence": self.licence,
+            "licence_stated": self.licence_stated,
             "source": self.source,
         }
 
@@ -74,7 +77,8 @@ def catalog() -> list[CatalogEntry]:
                 spec=spec,
                 parameters=parameters,
                 flops=flops,
-                licence=entry.licence,
+                licence=entry.licence.name if entry.licence else "",
+                licence_stated=entry.licence.stated if entry.licence else "",
                 source=_source(entry),
             )
         )

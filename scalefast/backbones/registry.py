@@ -13,7 +13,17 @@ from scalefast.backbones.svt import SVTFile
 from scalefast.backbones.videomae import VideoMAEFile
 from scalefast.backbones.vjepa2 import VJEPA2File
 
-__all__ = ["REGISTRY", "NamedBackbone"]
+__all__ = ["REGISTRY", "Licence", "NamedBackbone"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Licence:
+    """Of published weights."""
+
+    name: str
+    """As its authors or publishers call it."""
+    stated: str
+    """Where they say so, and of what."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +40,8 @@ class NamedBackbone:
     """Layout of the file that its authors released, for `load_backbone(name, checkpoint=file)`."""
     like: CheckpointFormat | None = None
     """Where there is no such layout: a network of the same dimensions, by which it is listed and counted."""
-    licence: str = ""
-    """Of the published weights, as their authors state it; empty where there are none."""
+    licence: Licence | None = None
+    """Of the published weights; None where there are none."""
 
     @property
     def form(self) -> CheckpointFormat | None:
@@ -43,7 +53,23 @@ class NamedBackbone:
         assert self.r3d is not None or self.hub_id is not None or self.checkpoint is not None, self
 
 
-_CC, _APACHE = "CC-BY-NC 4.0", "Apache-2.0"
+_VIDEOMAE = Licence(
+    name="CC-BY-NC 4.0", stated="LICENSE and README.md of github.com/MCG-NJU/VideoMAE, of most of the project"
+)
+_TIMESFORMER = Licence(
+    name="CC-BY-NC 4.0", stated="model card; also README.md of github.com/facebookresearch/TimeSformer"
+)
+_VJEPA2 = Licence(
+    name="MIT",
+    stated=(
+        "LICENSE and README.md of github.com/facebookresearch/vjepa2, of the project; cards on the hub may state "
+        "another (that of vjepa2-vitg-fpc64-384: Apache-2.0)"
+    ),
+)
+_SVT = Licence(name="MIT", stated="LICENSE of github.com/kahnchana/svt, whose releases hold the weights")
+_PYSLOWFAST = Licence(
+    name="Apache-2.0", stated="LICENSE and README.md of github.com/facebookresearch/SlowFast"
+)
 _LARGE: dict[str, Any] = {"label": "L", "width": 1024, "depth": 24, "heads": 16, "mlp": 4096}
 
 REGISTRY: dict[str, NamedBackbone] = {
@@ -63,68 +89,68 @@ REGISTRY: dict[str, NamedBackbone] = {
         summary="VideoMAE ViT-B, pretrained on Kinetics-400",
         hub_id="MCG-NJU/videomae-base",
         checkpoint=VideoMAEFile(),
-        licence=_CC,
+        licence=_VIDEOMAE,
     ),
     "videomae-l": NamedBackbone(
         summary="VideoMAE ViT-L, pretrained on Kinetics-400",
         hub_id="MCG-NJU/videomae-large",
         checkpoint=VideoMAEFile(**_LARGE),
-        licence=_CC,
+        licence=_VIDEOMAE,
     ),
     "videomae-b-k400": NamedBackbone(
         summary="VideoMAE ViT-B, fine-tuned on Kinetics-400",
         hub_id="MCG-NJU/videomae-base-finetuned-kinetics",
         checkpoint=VideoMAEFile(fine_tuned=True),
-        licence=_CC,
+        licence=_VIDEOMAE,
     ),
     "videomae-l-k400": NamedBackbone(
         summary="VideoMAE ViT-L, fine-tuned on Kinetics-400",
         hub_id="MCG-NJU/videomae-large-finetuned-kinetics",
         checkpoint=VideoMAEFile(fine_tuned=True, **_LARGE),
-        licence=_CC,
+        licence=_VIDEOMAE,
     ),
     "timesformer-b-k400": NamedBackbone(
         summary="TimeSformer-B, 8 frames, Kinetics-400",
         hub_id="facebook/timesformer-base-finetuned-k400",
-        licence=_CC,
+        licence=_TIMESFORMER,
         like=SVTFile(),
     ),
     "vjepa2-l": NamedBackbone(
         summary="V-JEPA 2 ViT-L, 64 frames of 256 x 256",
         hub_id="facebook/vjepa2-vitl-fpc64-256",
         checkpoint=VJEPA2File(),
-        licence=_APACHE,
+        licence=_VJEPA2,
     ),
     "vjepa2-h": NamedBackbone(
         summary="V-JEPA 2 ViT-H, 64 frames of 256 x 256",
         hub_id="facebook/vjepa2-vith-fpc64-256",
         checkpoint=VJEPA2File(label="H", width=1280, depth=32),
-        licence=_APACHE,
+        licence=_VJEPA2,
     ),
     "vjepa2-g": NamedBackbone(
         summary="V-JEPA 2 ViT-g, 64 frames of 256 x 256",
         hub_id="facebook/vjepa2-vitg-fpc64-256",
         checkpoint=VJEPA2File(label="g", width=1408, depth=40, heads=22, mlp_ratio=48 / 11),
-        licence=_APACHE,
+        licence=_VJEPA2,
     ),
     "svt-b": NamedBackbone(
         summary="SVT, self-supervised TimeSformer-B, 8 x 224 x 224; its authors' checkpoint file only",
         checkpoint=SVTFile(),
-        licence="not stated",
+        licence=_SVT,
     ),
     "rhobyol-slow-r50": NamedBackbone(
         summary="rhoBYOL, self-supervised Slow-R50, 16 x 224 x 224; its authors' checkpoint file only",
         checkpoint=SlowFile(),
-        licence=_APACHE,
+        licence=_PYSLOWFAST,
     ),
     "slowfast-r50": NamedBackbone(
         summary="SlowFast-R50 8x8, 32 x 224 x 224, trained with labels or by rhoBYOL; a PySlowFast file only",
         checkpoint=SlowFastFile(),
-        licence=_APACHE,
+        licence=_PYSLOWFAST,
     ),
     "slowfast-r50-4x16": NamedBackbone(
         summary="SlowFast-R50 4x16, 32 x 224 x 224, likewise",
         checkpoint=SlowFastFile(alpha=8, span=5),
-        licence=_APACHE,
+        licence=_PYSLOWFAST,
     ),
 }

@@ -1,7 +1,8 @@
 """VideoMAE (Tong et al., NeurIPS 2022, arXiv 2203.12602) from the checkpoint files that its authors released.
 
 Pretrained files hold an encoder (`encoder.`) and a decoder under `model`; fine-tuned ones a classifier under
-`module`. Their attention has one matrix for query, key and value, and biases for the first and the last only.
+`module`, where DeepSpeed wrote them, else under `model` too. Their attention has one matrix for query, key and value,
+and biases for the first and the last only.
 The network itself is transformers' `VideoMAEModel`.
 """
 
@@ -74,8 +75,7 @@ class VideoMAEFile(TubeletFile):
             MissingExtraError: transformers is not installed.
         """
         state = read_checkpoint(file)
-        fine_tuned = self._is_fine_tuned(state, file=file)
-        weights = section(state, "module" if fine_tuned else "model", file=file)
+        weights, fine_tuned = self._weights(state, file=file)
         encoder = self.build(fine_tuned=fine_tuned, needed_for=f"loading {file}")
         fill(
             encoder, weights, self.layout(fine_tuned=fine_tuned, model_names=encoder.state_dict()), file=file
@@ -113,19 +113,21 @@ class VideoMAEFile(TubeletFile):
             dropped=_CLASSIFIER if fine_tuned else _PRETRAINING,
         )
 
-    def _is_fine_tuned(self, state: Any, *, file: Path) -> bool:
+    def _weights(self, state: Mapping[str, Any], *, file: Path) -> tuple[dict[str, Any], bool]:
+        """The weights in a file, and whether they are those of a fine-tuned network."""
         if "model" not in state and "module" not in state:
             raise DataError(
                 f"{file}: expected VideoMAE's weights under 'model' (pretrained) or 'module' (fine-tuned), "
                 f"found {', '.join(sorted(map(str, state))[:8]) or 'nothing'}"
             )
-        fine_tuned = "module" in state
+        weights = section(state, "module" if "module" in state else "model", file=file)
+        fine_tuned = "module" in state or "fc_norm.weight" in weights
         if self.fine_tuned not in (None, fine_tuned):
             expected, found = (
                 ("fine-tuned", "pretrained") if self.fine_tuned else ("pretrained", "fine-tuned")
             )
             raise DataError(f"{file}: expected a {expected} VideoMAE, found a {found} one")
-        return fine_tuned
+        return weights, fine_tuned
 
     def build(self, *, needed_for: str, fine_tuned: bool = False) -> VideoMAEEncoder:
         """The network without weights, on the meta device but for its fixed positions."""

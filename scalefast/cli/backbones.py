@@ -58,6 +58,7 @@ def run(args: Args) -> int:
     }  # first, since it says what is wrong with a name
     entries = catalog()
     print(table(entries))
+    print(f"\n{licences(entries)}")
     for line in recipes.values():
         print(f"\n{line}")
     for name, (speed, where) in speeds.items():
@@ -96,6 +97,17 @@ def table(entries: list[CatalogEntry]) -> str:
             for i, (cell, w) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
+    )
+
+
+def licences(entries: list[CatalogEntry]) -> str:
+    """Where each licence is stated, and by whose weights it is meant; one a line."""
+    stated: dict[tuple[str, str], list[str]] = {}
+    for entry in entries:
+        if entry.licence:
+            stated.setdefault((entry.licence, entry.licence_stated), []).append(entry.name)
+    return "\n".join(
+        f"{licence} of {', '.join(names)}: {where}" for (licence, where), names in stated.items()
     )
 
 

@@ -42,11 +42,13 @@ def test_every_name_is_listed_with_its_input(entries):
     assert list(entries) == list(COUNTED)
     for entry in entries.values():
         assert entry.parameters and entry.flops and entry.source
-        assert bool(entry.licence) == ("computed" not in entry.source)
+        assert bool(entry.licence) == bool(entry.licence_stated) == ("computed" not in entry.source)
 
 
 def test_every_network_of_others_states_a_licence():
-    assert [name for name, entry in REGISTRY.items() if bool(entry.licence) != (entry.r3d is None)] == []
+    assert [
+        name for name, entry in REGISTRY.items() if (entry.licence is None) != (entry.r3d is not None)
+    ] == []
 
 
 # parameters and multiply-adds as their authors state them, in millions and in 1e9
@@ -126,6 +128,7 @@ def test_the_command_line_lists_measures_and_writes(short, tmp_path, capsys):
         "from",
     ]
     assert "r3d-tiny: " in out and "clips/s (cpu, fp32, batches of 2)" in out
+    assert "\nMIT of svt-b: LICENSE of github.com/kahnchana/svt" in out
     assert "svt-b on Something-Something v2: 8 frames of stride 16 at 30 fps" in out
     told = json.loads((tmp_path / "list.json").read_text())
     assert [each["name"] for each in told["backbones"]] == ["r3d-tiny", "svt-b"]

@@ -31,12 +31,14 @@ def names(monkeypatch):
 def write(names, released, tmp_path):
     """`write(fine_tuned=..., name=value or None to leave it out)`: (file, state)."""
 
-    def to_file(*, fine_tuned: bool, **changes) -> tuple[Path, dict[str, torch.Tensor]]:
+    def to_file(
+        *, fine_tuned: bool, under: str | None = None, **changes
+    ) -> tuple[Path, dict[str, torch.Tensor]]:
         state = released.drawn(released.videomae_shapes(fine_tuned=fine_tuned, **SHAPES)) | changes
         state = {name: value for name, value in state.items() if value is not None}
         # as training scripts write them: options and epoch beside the weights
         content = {
-            "module" if fine_tuned else "model": state,
+            under or ("module" if fine_tuned else "model"): state,
             "epoch": 799,
             "args": argparse.Namespace(lr=1e-3),
         }
@@ -54,6 +56,15 @@ def test_features_equal_those_of_a_plain_network(write, released, clips, fine_tu
     expected = released.videomae(batch, state, heads=2, fine_tuned=fine_tuned)
     assert expected.std(0).mean() > 0.01  # a constant feature would agree with anything
     torch.testing.assert_close(backbone(batch), expected.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_fine_tuned_file_written_without_deepspeed(write):
+    """Its weights lie under 'model', as the pretrained ones do."""
+    hashed = load_backbone("tiny-k400", checkpoint=write(fine_tuned=True)[0]).weights_hash
+    file, _ = write(fine_tuned=True, under="model")
+    assert load_backbone("tiny-k400", checkpoint=file).weights_hash == hashed
+    with pytest.raises(DataError, match="expected a pretrained VideoMAE, found a fine-tuned one"):
+        load_backbone("tiny-pretrained", checkpoint=file)
 
 
 def test_what_is_known_of_it(write, released, tmp_path):
