@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Generic, Literal, TypeVar
 
 from scalefast.errors import ScalefastError
+from scalefast.video._pool_memory import Borrower
 from scalefast.video._pool_messages import receive, send
 
 __all__ = ["Outcome", "Slot"]
@@ -63,7 +64,7 @@ class Slot:
     timeout: float | Callable[[Any], float] | None
     retries: int
     process: subprocess.Popen[bytes] | None = None
-    memory: socket.socket | None = None  # through which the worker hands over large arrays
+    memory: Borrower | None = None  # what the worker lends with large arrays in it
     lock: threading.Lock = field(default_factory=threading.Lock)  # guards `process` and `ended` against end()
     ended: bool = False
 
@@ -80,7 +81,8 @@ class Slot:
         answer: tuple[str, Any] | None = None
         limit = self.timeout(item) if callable(self.timeout) else self.timeout
         with _Watchdog(process, limit) as watchdog, contextlib.suppress(EOFError, OSError):
-            send(process.stdin, item)  # type: ignore[arg-type]
+            returned = [] if self.memory is None else self.memory.returned()
+            send(process.stdin, (item, returned))  # type: ignore[arg-type]
             answer = receive(process.stdout, memory=self.memory)  # type: ignore[arg-type]
         seconds = time.perf_counter() - begin
         if answer is None or watchdog.overdue:
@@ -125,7 +127,8 @@ class Slot:
         with self.lock:
             if self.ended:
                 raise ScalefastError("the pool is closed")
-            self.memory, theirs = socket.socketpair() if hasattr(os, "memfd_create") else (None, None)
+            ours, theirs = socket.socketpair() if hasattr(os, "memfd_create") else (None, None)
+            self.memory = None if ours is None else Borrower(ours)
             descriptors = () if theirs is None else (theirs.fileno(),)
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _BOOT, str(*descriptors or (-1,)), *path],

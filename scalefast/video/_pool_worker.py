@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+from scalefast.video._pool_memory import Lender
 from scalefast.video._pool_messages import receive, send
 
 __all__ = ["serve"]
@@ -27,7 +28,7 @@ def serve(descriptor: int) -> None:
     Args:
         descriptor: the socket through which large arrays are handed over; -1: there is none.
     """
-    memory = socket.socket(fileno=descriptor) if descriptor >= 0 else None
+    memory = Lender(socket.socket(fileno=descriptor)) if descriptor >= 0 else None
     requests, replies = _take_pipes()
     with contextlib.suppress(ValueError, AttributeError):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which then ends its workers
@@ -40,7 +41,10 @@ def serve(descriptor: int) -> None:
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(requests, inbox), daemon=True).start()
     while True:
-        send(replies, _answer(function, inbox.get()), memory=memory)
+        item, returned = inbox.get()
+        if memory is not None:
+            memory.take_back(returned)
+        send(replies, _answer(function, item), memory=memory)
 
 
 def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
