@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +16,8 @@ def write_atomically(
 ) -> None:
     """Write a whole file or nothing: a reader never sees half of it, and a full disk leaves the old one.
 
+    Only a regular file is replaced: `/dev/null` stays what it is, even for root.
+
     Args:
         path: the file.
         content: its bytes, at once or in pieces.
@@ -23,6 +26,8 @@ def write_atomically(
     Raises:
         OSError: it cannot be written; no temporary file is left.
     """
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "it is there, and not a regular file", str(path))
     temporary = temporary or path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:

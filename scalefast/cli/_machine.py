@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["own_cpus", "usable_device"]
+__all__ = ["decoding_workers", "own_cpus", "usable_device"]
 
 
 def own_cpus() -> int:
@@ -12,6 +12,19 @@ def own_cpus() -> int:
     from scalefast.video import available_cpus
 
     return max(available_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
+
+
+def decoding_workers(wanted: int | None) -> int:
+    """How many processes decode: as many as --workers says, else one for each of this process's CPUs.
+
+    Raises:
+        InputError: fewer than one.
+    """
+    from scalefast.errors import InputError
+
+    if wanted is not None and wanted < 1:
+        raise InputError(f"--workers {wanted}: expected an integer of at least 1")
+    return own_cpus() if wanted is None else wanted
 
 
 def usable_device(wanted: str | None) -> str:

@@ -90,10 +90,11 @@ def online_videos(
                 )
         return None
     from scalefast.backbones import load_backbone
-    from scalefast.cli._machine import own_cpus, usable_device
+    from scalefast.cli._machine import decoding_workers, usable_device
     from scalefast.online import OnlineVideos
     from scalefast.video import train_recipe
 
+    workers = decoding_workers(options.workers)
     videos = read_part(source, options, part="train", subset=options.subset)
     backbone = load_backbone(options.backbone, checkpoint=options.checkpoint, device=usable_device(device))
     recipe = train_recipe(
@@ -109,7 +110,7 @@ def online_videos(
         recipe=recipe,
         positions=options.positions,
         batch_clips=options.batch_clips,
-        workers=options.workers or own_cpus(),
+        workers=workers,
         timeout=options.timeout,
         decoder=options.decoder,
         keep=options.keep,

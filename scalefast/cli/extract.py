@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from scalefast.cli._machine import own_cpus, usable_device
+from scalefast.cli._machine import decoding_workers, usable_device
 from scalefast.cli._videos import VideoOptions, read_part
+from scalefast.errors import InputError
 
 if TYPE_CHECKING:
     from scalefast.backbones import ExtractionRecipe, FrozenBackbone
@@ -138,6 +139,7 @@ def run(args: Args) -> int:
     # 1.8 while the machine was busy with other things too (November 2026).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     rank, world_size = (int(os.environ.get(name, default)) for name, default in _RANKS)
+    _check(args)
     videos = read_part(args.videos, args, part=args.split, subset=args.subset)
     try:
         if args.engine == "ray":
@@ -157,6 +159,17 @@ def run(args: Args) -> int:
     return 0
 
 
+def _check(args: Args) -> None:
+    """Refuse what would else be found out at the end, or not at all.
+
+    Raises:
+        InputError: no worker, or a price below 0.
+    """
+    decoding_workers(args.workers)
+    if args.price_per_hour is not None and not args.price_per_hour >= 0:
+        raise InputError(f"--price-per-hour {args.price_per_hour:g}: expected a number from 0 on")
+
+
 def _here(args: Args, videos: VideoList, *, rank: int, world_size: int) -> ExtractSummary:
     """By this process and its workers, one of `world_size`."""
     from scalefast.features import extract
@@ -165,10 +178,14 @@ def _here(args: Args, videos: VideoList, *, rank: int, world_size: int) -> Extra
         usable_device(args.device), name=args.backbone, checkpoint=args.checkpoint, precision=args.precision
     )
     given = _arguments(args, backbone)
-    workers = args.workers or own_cpus()
-    shown = not args.quiet and rank == 0
     return extract(
-        videos, backbone=backbone, workers=workers, progress=shown, rank=rank, world_size=world_size, **given
+        videos,
+        backbone=backbone,
+        workers=decoding_workers(args.workers),
+        progress=not args.quiet and rank == 0,
+        rank=rank,
+        world_size=world_size,
+        **given,
     )
 
 

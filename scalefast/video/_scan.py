@@ -57,8 +57,8 @@ def scan_videos(
 
     require("av", extra="video", needed_for="scanning videos")
     target = Path(out)
-    if target.is_dir() or not target.parent.is_dir():
-        raise InputError(f"{target}: expected a file in a folder that exists, for the ledger")
+    if not target.parent.is_dir() or (target.exists() and not target.is_file()):
+        raise InputError(f"{target}: expected a regular file in a folder that exists, for the ledger")
     rows: list[LedgerRow | None] = [None] * len(videos)
     job = partial(scan_file, recipe=recipe or train_recipe())
     outcomes = isolated_map(

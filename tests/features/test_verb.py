@@ -75,6 +75,9 @@ def test_options_reach_the_store(split_folder: Path, tmp_path: Path) -> None:
         (["--backbone", "no-such-backbone"], "no-such-backbone"),
         (["--clips", "0"], "clips"),
         (["--shard-videos", "0"], "shard_videos = 0"),
+        (["--workers", "0"], "--workers 0: expected an integer of at least 1"),
+        (["--engine", "ray", "--workers", "-1"], "--workers -1: expected an integer of at least 1"),
+        (["--price-per-hour=-2.5"], "--price-per-hour -2.5: expected a number from 0 on"),
         (["--device", "cuda:77"], "--device cuda:77: not usable here"),
     ],
 )
@@ -86,6 +89,7 @@ def test_errors_are_one_message(
     assert main(base) == 2
     said = capsys.readouterr().err
     assert "error: " in said and message in said and "Traceback" not in said
+    assert not list(tmp_path.glob("s/shard-*"))
 
 
 def test_a_split_that_is_not_there(

@@ -45,6 +45,7 @@ def test_videos_in_a_model_out(videos: VideoList, tmp_path: Path, capsys: pytest
             ["--backbone", "r3d-tiny", "--bank", "stream"],
             "bank and bank_memory say where a store's features lie",
         ),
+        (["--backbone", "r3d-tiny", "--workers", "0"], "--workers 0: expected an integer of at least 1"),
         (["--backbone", "r3d-tiny", "--fold", "1"], "--fold belongs to --dataset, which is not given"),
         ([], "SOURCE: not a feature store: the folder has no store.json"),
     ],

@@ -214,9 +214,16 @@ def test_ledger_that_cannot_be_written(
     numbered_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     videos = _entries({"v": numbered_video})
-    for out in (tmp_path, tmp_path / "nowhere" / "l.csv"):
-        with pytest.raises(InputError, match="expected a file in a folder that exists, for the ledger"):
+    os.mkfifo(tmp_path / "pipe")
+    for out in (tmp_path, tmp_path / "nowhere" / "l.csv", tmp_path / "pipe"):
+        with pytest.raises(InputError, match="expected a regular file in a folder that exists, for the ledger"):
             scan_videos(videos, out=out, workers=1, progress=False)
+    with pytest.raises(
+        InputError, match="pipe: the ledger cannot be written: it is there, and not a regular"
+    ):
+        write_ledger(tmp_path / "pipe", [])
+    assert (tmp_path / "pipe").is_fifo() and os.listdir(tmp_path) == ["pipe"]
+    (tmp_path / "pipe").unlink()
     old = tmp_path / "l.csv"
     old.write_text("the one before")
 
