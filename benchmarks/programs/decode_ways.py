@@ -1,20 +1,21 @@
 """Ways to decode the clips of a video, ours and others', and 10 s H.264 videos to try them on.
 
-`python benchmarks/programs/decode_ways.py [VIDEO]` prints frames/s of each way side by side, for 340x256 and 640x360 if
-no video is given (worker processes: `decode_workers.py`). Every way takes (path, clips) and returns
+`python benchmarks/programs/decode_ways.py [VIDEO] [--name FILES]` prints the ways side by side, for 340x256 and 640x360
+if no video is given (worker processes: `decode_workers.py`). Every way takes (path, clips) and returns
 uint8 [N, T, S, S, 3]; all decode with one thread. Ways of other libraries are the usual ones: one seek and decode for
 each clip, whole frames, then crop and resize.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -246,16 +247,18 @@ def compare(path: Path, clips: Sequence[ClipSpec], other: str, *, rounds: int = 
     return best[0], best[1]
 
 
-def report(path: Path) -> None:
-    """Print what all ways reach on this video."""
+def report(path: Path) -> list[dict[str, Any]]:
+    """Print what all ways reach on this video, and return it: a row for each comparison."""
     verify(path)
-    for what, (clips, other) in cases(path).items():
+    rows = []
+
+    def add(what: str, other: str, clips: Sequence[ClipSpec]) -> None:
         ours, theirs = compare(path, clips, other)
-        frames = sum(len(clip.frames) for clip in clips)
-        print(
-            f"  {what}: {frames / ours:.0f} frames/s in one pass, {frames / theirs:.0f} with {other}: "
-            f"{theirs / ours:.2f} times"
-        )
+        rows.append({"what": what, "other": other, "ours_s": round(ours, 4), "theirs_s": round(theirs, 4)})
+        print(f"  {what}: {theirs / ours:.2f} times as fast as {other} ({ours:.3f} and {theirs:.3f} s)")
+
+    for what, (clips, other) in cases(path).items():
+        add(what, other, clips)
     clips, _ = cases(path)["16 random clips"]
     for name, make in PEERS.items():
         try:
@@ -265,19 +268,30 @@ def report(path: Path) -> None:
             continue
         verify(path, {name: way})
         WAYS[name] = way
-        ours, theirs = compare(path, clips, name)
-        print(f"  16 random clips with {name}, one seek a clip: ours is {theirs / ours:.2f} times as fast")
+        add("16 random clips", name, clips)
+    return rows
 
 
-def main(words: Sequence[str]) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("video", nargs="*", type=Path)
+    parser.add_argument("--name", help="of the files in benchmarks/results")
+    args = parser.parse_args()
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
-        paths = {word: Path(word) for word in words}
-        for name, (height, width) in SIZES.items() if not words else ():
+        paths = {str(path): path for path in args.video}
+        for name, (height, width) in SIZES.items() if not paths else ():
             paths[name] = render(Path(folder) / f"{name}.mp4", height=height, width=width)
         for name, path in paths.items():
             print(f"{name}:")
-            report(path)
+            rows += [{"video": name, **row} for row in report(path)]
+    if args.name:
+        from results import write_rows
+
+        print(*write_rows(rows, name=args.name, folder=Path("benchmarks/results")))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -20,17 +20,17 @@ from extraction import make_job, render_videos
 from scalefast.features import extract
 from scalefast.features._job import Extraction
 from scalefast.online import OnlineVideos
-from scalefast.training import PretrainConfig, pretrain
+from scalefast.training import PretrainConfig, RunResult, pretrain
 
 
-def ways(job: Extraction, folder: Path, config: PretrainConfig) -> dict[str, Callable[[], object]]:
+def ways(job: Extraction, folder: Path, config: PretrainConfig) -> dict[str, Callable[[], RunResult]]:
     """Name -> what runs."""
 
-    def online(name: str, *, keep: Path | None) -> object:
+    def online(name: str, *, keep: Path | None) -> RunResult:
         source = OnlineVideos(videos=job.videos, backbone=job.backbone, recipe=job.recipe, keep=keep)
         return pretrain(source, out=folder / name, config=config, progress=False)
 
-    def two_stages() -> object:
+    def two_stages() -> RunResult:
         extract(job.videos, backbone=job.backbone, recipe=job.recipe, out=folder / "store", progress=False)
         return pretrain(folder / "store", out=folder / "run", config=config, progress=False)
 
@@ -50,20 +50,28 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--backbone", default="r3d-tiny")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--name", help="of the files in benchmarks/results")
     args = parser.parse_args()
+    rows = []
     config = PretrainConfig(epochs=args.epochs, batch_size=args.batch_size)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         videos = render_videos(folder / "videos", videos=args.videos, seconds=args.seconds)
         job = make_job(videos, backbone=args.backbone)
-        for way, action in ways(job, folder, config).items():
-            begin = time.perf_counter()
-            result = action()
-            seconds = time.perf_counter() - begin
-            print(
-                f"{way:<14} {seconds:8.2f} s for {args.epochs} epochs, last loss {result.losses['loss']:.3f}"
-            )
+        for turn in range(args.rounds):
+            for way, action in ways(job, folder / str(turn), config).items():
+                begin = time.perf_counter()
+                loss = action().losses["loss"]
+                seconds = round(time.perf_counter() - begin, 3)
+                rows.append({"way": way, "round": turn, "seconds": seconds, "epochs": args.epochs})
+                print(f"{way:<14} {seconds:8.2f} s for {args.epochs} epochs, last loss {loss:.3f}")
     print(f"load {os.getloadavg()[0]:.1f}")
+    if args.name:
+        from results import write_rows
+
+        rows = [{"backbone": args.backbone, "videos": args.videos, **row} for row in rows]
+        print(*write_rows(rows, name=args.name, folder=Path("benchmarks/results")))
 
 
 if __name__ == "__main__":

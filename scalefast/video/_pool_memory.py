@@ -1,8 +1,8 @@
 """Memory that a worker lends to the process which asks it, with large arrays in it, and gets back for the next ones.
 
-It has no name, so nothing is left behind when a process is killed; and it is used again and again, for finding pages
-for the 38 MB of a video's 16 clips and freeing them afterwards costs both processes more than copying the clips into
-pages that are there.
+It has no name, so nothing is left behind when a process is killed. It is used again and again, since the kernel takes
+its time to find pages for the 38 MB of a video's 16 clips, and to free them: the one on the worker's processor, the
+other on the caller's, which with one worker for each processor is a worker's too.
 """
 
 from __future__ import annotations
