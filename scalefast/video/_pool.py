@@ -107,6 +107,8 @@ class IsolatedPool(Generic[T, R]):
 
     def close(self) -> None:
         """End the workers; idle ones leave by themselves, busy ones are killed."""
+        for slot in self._slots:  # all at once: to go takes each some 10 ms
+            slot.interrupt(forever=True)
         for slot in self._slots:
             slot.end()
 
