@@ -11,6 +11,7 @@ from types import ModuleType
 
 __all__ = [
     "DataError",
+    "DivergedError",
     "InputError",
     "MissingExtraError",
     "ScalefastError",
@@ -42,6 +43,10 @@ class MissingExtraError(ScalefastError, ImportError):
 
 class TrainingError(ScalefastError, RuntimeError):
     """Training cannot go on (a loss that is not finite, a checkpoint that cannot be written or read)."""
+
+
+class DivergedError(TrainingError):
+    """A loss or a weight is not finite: the configuration and the data are at fault, not the machine."""
 
 
 def require(module: str, *, extra: str, needed_for: str) -> ModuleType:

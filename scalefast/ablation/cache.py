@@ -18,6 +18,8 @@ from scalefast.features import FeatureStore
 
 __all__ = ["Cache"]
 
+_RESULT = "result.json"
+
 Scores = dict[str, dict[str, float]]
 """`{protocol: {representation: accuracy}}`, or `{"failed": ...}` in its place."""
 
@@ -45,8 +47,8 @@ class Cache:
         Raises:
             DataError: a result is there but damaged.
         """
-        place = self.folder / self._key(wanted)
-        result = place / "result.json"
+        place = self.place(wanted)
+        result = place / _RESULT
         if result.is_file():
             return _read(result)
         place.mkdir(parents=True, exist_ok=True)
@@ -54,6 +56,14 @@ class Cache:
         write_atomically(result, (json.dumps({**wanted, "found": found}, indent=2) + "\n").encode())
         shutil.rmtree(place / "run" / "checkpoints", ignore_errors=True)  # a finished run goes on no more
         return found
+
+    def place(self, wanted: Mapping[str, Any]) -> Path:
+        """The folder of a result, which need not exist."""
+        return self.folder / self._key(wanted)
+
+    def holds(self, wanted: Mapping[str, Any]) -> bool:
+        """Whether the result is there."""
+        return (self.place(wanted) / _RESULT).is_file()
 
     def _key(self, wanted: Mapping[str, Any]) -> str:
         """Hash of everything that the result follows from; a store's header holds the checksums of its shards."""

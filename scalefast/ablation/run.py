@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,14 +12,18 @@ import torch
 from torch import Tensor
 
 from scalefast.ablation.cache import Cache, Scores
+from scalefast.ablation.stacks import Batched, stacks_of
 from scalefast.ablation.studies import STUDIES, variants_of
 from scalefast.ablation.table import AblationTable, Row
-from scalefast.errors import InputError, TrainingError
+from scalefast.errors import DivergedError, InputError
 from scalefast.evaluation import fit_linear_probe, knn_predict, represent
 from scalefast.evaluation._run import open_store
 from scalefast.evaluation.data import check_splits, class_labels
 from scalefast.model import SCALE
 from scalefast.training import PretrainConfig, load_run, pretrain
+from scalefast.training.batched import pretrain_together
+from scalefast.training.distributed import join_world
+from scalefast.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from scalefast.features import FeatureStore
@@ -32,6 +36,8 @@ COLUMNS = ("cls", "recommended")
 BASELINES = ("mean", "mean_std", "max")
 """Poolings that need no training, computed once."""
 
+_RUN = "run"
+
 
 def ablate(
     store: FeatureStore | str | os.PathLike[str],
@@ -41,6 +47,7 @@ def ablate(
     base: PretrainConfig | None = None,
     studies: Sequence[str] = tuple(STUDIES),
     seeds: int = 1,
+    batched: Batched = "auto",
     device: str | torch.device | None = None,
     say: Callable[[str], None] | None = None,
 ) -> AblationTable:
@@ -57,6 +64,8 @@ def ablate(
         base: what is varied; None: the recommended recipe.
         studies: some of `STUDIES`.
         seeds: runs of each configuration, with the base's seed, the next one, ...
+        batched: whether runs that differ in numbers alone (`training.batched.VARYING`) are trained at once: where that
+            is faster, wherever it can be, or never. The results are the same but for rounding.
         device: where to train and evaluate.
         say: is told what is being done.
 
@@ -79,33 +88,69 @@ def ablate(
     cache = Cache(folder=folder / "runs", train=train, test=asked)
     splits = (train, asked)
     baselines = cache.get({"baselines": BASELINES}, lambda place: _baselines(splits))
-    rows = {(variant.study, variant.name): Row(variant=variant) for variant in variants}
-    table = AblationTable(base=base, baselines=baselines, rows=list(rows.values()))
-    total = seeds * len(variants)
+    rows = [Row(variant=variant) for variant in variants]
+    table = AblationTable(base=base, baselines=baselines, rows=rows)
     # Seed by seed, so that the first table that is complete comes as early as it can.
-    for number, (seed, variant) in enumerate(((s, v) for s in range(seeds) for v in variants), start=1):
-        config = variant.config.replace(seed=base.seed + seed)
-        say(f"{number} of {total}: {variant.study} = {variant.name}, seed {config.seed}")
-        found = cache.get(
-            {"config": config.to_dict(), "columns": COLUMNS},
-            partial(_train_and_probe, splits=splits, config=config, device=device),
-        )
-        rows[variant.study, variant.name].add(found)
-        table.save(folder)
+    wanted = [
+        (row.variant.config.replace(seed=base.seed + seed), row) for seed in range(seeds) for row in rows
+    ]
+    place = join_world(device).device
+    stacks = stacks_of([config for config, _ in wanted], batched=batched, store=train, device=place)
+    total = sum(map(len, stacks))
+    done = 0
+    for stack in stacks:
+        for number, config in enumerate(stack, start=done + 1):
+            names = [f"{row.variant.study} = {row.variant.name}" for own, row in wanted if own == config]
+            say(f"{number} of {total}: {', '.join(names)}, seed {config.seed}")
+        failed = _train_at_once(stack, cache=cache, device=place, say=say)
+        for config in stack:
+            probe = partial(_train_and_probe, splits=splits, config=config, device=place, failed=failed)
+            found = cache.get(_key(config), probe)
+            for own, row in wanted:
+                if own == config:
+                    row.add(found)
+            table.save(folder)
+        done += len(stack)
     return table
 
 
+def _key(config: PretrainConfig) -> dict[str, Any]:
+    """What a run's result is kept by, beside the stores."""
+    return {"config": config.to_dict(), "columns": COLUMNS}
+
+
+def _train_at_once(
+    stack: Sequence[PretrainConfig], *, cache: Cache, device: torch.device, say: Callable[[str], None]
+) -> dict[Path, DivergedError]:
+    """Train what is missing of a stack, if it is more than one; returns why runs came to nothing."""
+    missing = [config for config in stack if not cache.holds(_key(config))]
+    if len(missing) < 2:
+        return {}
+    say(f"{len(missing)} of them at once")
+    runs = {cache.place(_key(config)) / _RUN: config for config in missing}
+    return pretrain_together(cache.train, runs=runs, resume=True, device=device, say=say)
+
+
 def _train_and_probe(
-    place: Path, *, splits: tuple[FeatureStore, FeatureStore], config: PretrainConfig, device: Any
+    place: Path,
+    *,
+    splits: tuple[FeatureStore, FeatureStore],
+    config: PretrainConfig,
+    device: torch.device,
+    failed: Mapping[Path, DivergedError],
 ) -> dict[str, Any]:
     """Train, going on with what is there, and probe; a run that comes to nothing is a result too."""
+    run = place / _RUN
+    if run in failed:
+        return {"failed": str(failed[run])}
     try:
-        pretrain(splits[0], out=place / "run", config=config, resume=True, device=device, progress=False)
-    except TrainingError as error:
-        if "not finite" not in str(error) and "NaN" not in str(error):
-            raise  # the disk, or another process: no property of the configuration
+        if not (RunFolder(run).holds_run and load_run(run).finished):
+            pretrain(splits[0], out=run, config=config, resume=True, device=device, progress=False)
+    except (
+        DivergedError
+    ) as error:  # others are the disk's, or another process's: no property of the configuration
         return {"failed": str(error)}
-    return _scores(load_run(place / "run").model(), splits, COLUMNS)
+    return _scores(load_run(run).model(), splits, COLUMNS)
 
 
 def _baselines(splits: tuple[FeatureStore, FeatureStore]) -> dict[str, Any]:

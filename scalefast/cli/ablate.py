@@ -54,6 +54,9 @@ class Args:
     seeds: int = 1
     """Runs of every configuration."""
 
+    batched: Literal["auto", "on", "off"] = "auto"
+    """Whether runs that differ in numbers alone are trained at once: where that is faster, always, or never."""
+
     recipe: Literal["paper", "recommended"] = "recommended"
     """What is varied."""
 
@@ -91,6 +94,7 @@ def run(args: Args) -> int:
         base=base,
         studies=args.studies,
         seeds=args.seeds,
+        batched=args.batched,
         device=args.device,
         say=lambda text: print(text, file=sys.stderr),
     )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from scalefast.errors import TrainingError
+from scalefast.errors import DivergedError, TrainingError
 from scalefast.pretraining import PretrainingLosses
 
 __all__ = ["METRICS", "Meter"]
@@ -44,8 +44,8 @@ class Meter:
         """Metrics of all steps since `mean` was last called, oldest first.
 
         Raises:
-            TrainingError: the loss of a step is not finite, or masked clips were left out of it; step, loss and
-            checkpoint are named.
+            DivergedError: the loss of a step is not finite; step, loss and checkpoint are named.
+            TrainingError: masked clips were left out of it.
         """
         fresh = torch.stack(self._waiting).tolist() if self._waiting else []
         self._waiting.clear()
@@ -59,7 +59,7 @@ class Meter:
                 )
             if not all(math.isfinite(value) for value in row):
                 told = ", ".join(f"{name} {value:g}" for name, value in zip(METRICS, row, strict=True))
-                raise TrainingError(
+                raise DivergedError(
                     f"the loss is not finite at step {self._step} ({told}): the run stops. Last good "
                     f"checkpoint: {self._last_good()}. Try a smaller learning_rate, clip_grad_norm=1.0 or "
                     "precision='fp32'."

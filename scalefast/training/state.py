@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from scalefast.errors import DataError, TrainingError
+from scalefast.errors import DataError, DivergedError
 from scalefast.hub import fill
 from scalefast.model import SCALE
 from scalefast.pretraining import SCALEPretraining
@@ -81,13 +81,13 @@ def check_weights(task: nn.Module, *, step: int, last_good: str) -> None:
     """Refuse to keep weights that are NaN or infinite: the loss was finite, the last update was not.
 
     Raises:
-        TrainingError: names the first such parameter, the step and the last good checkpoint.
+        DivergedError: names the first such parameter, the step and the last good checkpoint.
     """
     named = list(task.named_parameters())
     finite = torch.stack([parameter.detach().isfinite().all() for _, parameter in named]).tolist()
     if not all(finite):
         name = named[finite.index(False)][0]
-        raise TrainingError(
+        raise DivergedError(
             f"the weights {name} are not finite after step {step}: the run stops. Last good checkpoint: "
             f"{last_good}. Try a smaller learning_rate, clip_grad_norm=1.0 or precision='fp32'."
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,9 @@ from scalefast.training.schedule import set_learning_rate
 if TYPE_CHECKING:
     from scalefast.training.session import Session
 
-__all__ = ["Step", "captures"]
+__all__ = ["Step", "capture_graph", "captures"]
+
+Result = TypeVar("Result")
 
 _WARM_UP = 3
 """Steps before the capture, as PyTorch asks: libraries choose algorithms and kernels are compiled. They are undone."""
@@ -99,7 +101,7 @@ class Step:
         before = {key: tensor.clone() for key, tensor in self._everything().items()}
         self._buffer = buffer = Batch._make(None if part is None else part.clone() for part in batch)
         try:
-            self._replay = self._capture(lambda: self._compute(buffer))
+            self._replay = capture_graph(lambda: self._compute(buffer))
         except RuntimeError as error:  # what CUDA and PyTorch raise on a capture that cannot be
             self._session.optimizer.zero_grad(set_to_none=True)
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -121,20 +123,29 @@ class Step:
                 found[name, i] = tensor
         return found
 
-    def _capture(self, compute: Callable[[], PretrainingLosses]) -> Callable[[], PretrainingLosses]:
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(_WARM_UP):
-                compute()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        # Only this thread's calls are held to what a capture allows: a streamed bank copies in another one meanwhile.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            losses = compute()
 
-        def replay() -> PretrainingLosses:
-            graph.replay()
-            return losses
+def capture_graph(compute: Callable[[], Result]) -> Callable[[], Result]:
+    """A CUDA graph of `compute`, which is called a few times on the way: whatever it changes is the caller's to undo.
 
-        return replay
+    Returns:
+        What replays it, and returns what the captured call returned, overwritten.
+
+    Raises:
+        RuntimeError: it cannot be captured.
+    """
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(_WARM_UP):
+            compute()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    # Only this thread's calls are held to what a capture allows: a streamed bank copies in another one meanwhile.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        result = compute()
+
+    def replay() -> Result:
+        graph.replay()
+        return result
+
+    return replay

@@ -16,7 +16,7 @@ from scalefast import FeatureStore
 from scalefast.ablation import STUDIES, ablate, choose, plot
 from scalefast.ablation.studies import variants_of
 from scalefast.cli import main
-from scalefast.errors import DataError, InputError, TrainingError
+from scalefast.errors import DataError, DivergedError, InputError, TrainingError
 from scalefast.evaluation import evaluate
 from scalefast.training import PretrainConfig, pretrain
 
@@ -32,7 +32,7 @@ FILES = ("ablation.md", "ablation.json", "ablation.csv")
 def done(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The losses study with two seeds; not to be changed."""
     folder = tmp_path_factory.mktemp("ablation") / "done"
-    ablate(stores[0], test=stores[1], out=folder, base=TINY, studies=["losses"], seeds=2)
+    ablate(stores[0], test=stores[1], out=folder, base=TINY, studies=["losses"], seeds=2, batched="off")
     return folder
 
 
@@ -74,7 +74,7 @@ def test_a_killed_ablation_goes_on_where_it_was(
 ) -> None:
     checkpoints = 6  # two in the second run
     program = Path(__file__).parent / "programs" / "killed.py"
-    words = [*map(str, stores), str(tmp_path / "out"), TINY.to_json(), "losses", str(checkpoints)]
+    words = [*map(str, stores), str(tmp_path / "out"), TINY.to_json(), "losses", str(checkpoints), "off"]
     killed = subprocess.run([sys.executable, str(program), *words], capture_output=True, text=True)
     assert killed.returncode == -9, killed.stderr
     finished = len(list((tmp_path / "out" / "runs").glob("*/result.json")))
@@ -86,7 +86,9 @@ def test_a_killed_ablation_goes_on_where_it_was(
         return result
 
     monkeypatch.setattr(runner, "pretrain", watched)
-    ablate(stores[0], test=stores[1], out=tmp_path / "out", base=TINY, studies=["losses"], seeds=2)
+    ablate(
+        stores[0], test=stores[1], out=tmp_path / "out", base=TINY, studies=["losses"], seeds=2, batched="off"
+    )
     assert len(resumed) == 10 - (finished - 1)  # the baselines are a result too
     assert resumed[0] == (checkpoints - 1) % 4 + 1 and not any(resumed[1:])
     for name in FILES:
@@ -104,7 +106,9 @@ def test_only_what_is_new_is_computed(
         return pretrain(*args, **options)
 
     monkeypatch.setattr(runner, "pretrain", watched)
-    ablate(stores[0], test=stores[1], out=tmp_path / "out", base=TINY, studies=["losses"], seeds=2)
+    ablate(
+        stores[0], test=stores[1], out=tmp_path / "out", base=TINY, studies=["losses"], seeds=2, batched="off"
+    )
     assert trained == []
     table = ablate(
         stores[0], test=stores[1], out=tmp_path / "out", base=TINY, studies=["same_video"], seeds=1
@@ -130,7 +134,7 @@ def test_a_run_that_diverges_is_a_row_and_a_full_disk_is_an_error(
 ) -> None:
     def diverge(*args, config, **options):
         if config.same_video == "exclude":
-            raise TrainingError("the loss is not finite at step 3")
+            raise DivergedError("the loss is not finite at step 3")
         return pretrain(*args, config=config, **options)
 
     monkeypatch.setattr(runner, "pretrain", diverge)
@@ -152,7 +156,15 @@ def test_a_damaged_result_is_named(done: Path, stores: Stores, tmp_path: Path) -
     broken = sorted((tmp_path / "out" / "runs").glob("*/result.json"))[0]
     broken.write_text(broken.read_text()[:40])
     with pytest.raises(DataError, match=str(broken)):
-        ablate(stores[0], test=stores[1], out=tmp_path / "out", base=TINY, studies=["losses"], seeds=2)
+        ablate(
+            stores[0],
+            test=stores[1],
+            out=tmp_path / "out",
+            base=TINY,
+            studies=["losses"],
+            seeds=2,
+            batched="off",
+        )
 
 
 def test_rows_that_need_more_clips_are_left_out() -> None:
@@ -201,7 +213,7 @@ def test_the_choice_is_the_best_mean_gain_over_the_sets(tmp_path: Path) -> None:
 
 def test_plots_are_whole_and_the_same_again(done: Path, stores: Stores, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the extra report")
-    table = ablate(stores[0], test=stores[1], out=done, base=TINY, studies=["losses"], seeds=2)
+    table = ablate(stores[0], test=stores[1], out=done, base=TINY, studies=["losses"], seeds=2, batched="off")
     png, svg = plot(table, tmp_path / "a")
     assert png.read_bytes().startswith(b"\x89PNG") and png.stat().st_size > 5000
     assert svg.read_text().rstrip().endswith("</svg>")

@@ -19,7 +19,7 @@ def as_if_captured(monkeypatch):
     """
     counts = {"warm-up": 0, "captured": 0, "replays": 0}
 
-    def capture(self, compute):
+    def capture(compute):
         for _ in range(step._WARM_UP):
             compute()
             counts["warm-up"] += 1
@@ -32,7 +32,7 @@ def as_if_captured(monkeypatch):
         return replay
 
     monkeypatch.setattr(step, "captures", lambda **_: (True, ""))
-    monkeypatch.setattr(step.Step, "_capture", capture)
+    monkeypatch.setattr(step, "capture_graph", capture)
     return counts
 
 
@@ -63,12 +63,12 @@ def test_a_resumed_run_captures_from_where_it_stands(store, config, tmp_path, as
 
 
 def test_a_capture_that_fails_is_said_and_changes_nothing(store, config, tmp_path, monkeypatch):
-    def capture(self, compute):
+    def capture(compute):
         compute()
         raise RuntimeError("operation not permitted when stream is capturing\nat some line")
 
     monkeypatch.setattr(step, "captures", lambda **_: (True, ""))
-    monkeypatch.setattr(step.Step, "_capture", capture)
+    monkeypatch.setattr(step, "capture_graph", capture)
     result = pretrain(store, out=tmp_path / "failed", config=config, progress=False)
     said = "steps are not captured in a CUDA graph: operation not permitted when stream is capturing"
     assert said in result.notes
@@ -78,15 +78,18 @@ def test_a_capture_that_fails_is_said_and_changes_nothing(store, config, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("device", "processes", "wish", "expected"),
+    ("device", "processes", "backend", "wish", "expected"),
     [
-        (CPU, 1, None, (False, "")),
-        (CUDA, 1, None, (True, "")),
-        (CUDA, 1, "0", (False, "SCALEFAST_CUDA_GRAPHS=0")),
-        (CUDA, 2, None, (False, "2 processes exchange gradients and keys, which is not captured yet")),
+        (CPU, 1, None, None, (False, "")),
+        (CPU, 2, "gloo", None, (False, "")),
+        (CUDA, 1, None, None, (True, "")),
+        (CUDA, 1, None, "0", (False, "SCALEFAST_CUDA_GRAPHS=0")),
+        (CUDA, 2, "nccl", None, (True, "")),
+        (CUDA, 2, "gloo", None, (False, "2 processes exchange gradients by gloo, and only NCCL can be captured")),
     ],
 )
-def test_when_steps_are_captured(device, processes, wish, expected, monkeypatch):
+def test_when_steps_are_captured(device, processes, backend, wish, expected, monkeypatch):
+    monkeypatch.setattr(step.dist, "get_backend", lambda: backend)
     monkeypatch.delenv("SCALEFAST_CUDA_GRAPHS", raising=False)
     if wish is not None:
         monkeypatch.setenv("SCALEFAST_CUDA_GRAPHS", wish)

@@ -13,7 +13,7 @@ from scalefast.training import PretrainConfig
 from scalefast.training.session import Session
 
 torch.set_num_threads(1)
-train, test, out, config, study, checkpoints = sys.argv[1:]
+train, test, out, config, study, checkpoints, batched = sys.argv[1:]
 save, written = Session.save, []
 
 
@@ -25,4 +25,5 @@ def save_and_die(self: Session, step: int) -> None:
 
 
 Session.save = save_and_die  # type: ignore[method-assign]
-ablate(train, test=test, out=out, base=PretrainConfig.from_json(config), studies=[study], seeds=2)
+base = PretrainConfig.from_json(config)
+ablate(train, test=test, out=out, base=base, studies=[study], seeds=2, batched=batched)  # type: ignore[arg-type]
