@@ -1,4 +1,4 @@
-"""The program that holds the recommended recipe against the baselines: its table is what evaluation says."""
+"""The programs that hold the recommended recipe against the baselines: their tables are what evaluation says."""
 
 from __future__ import annotations
 
@@ -70,3 +70,17 @@ def test_validation_looks_at_training_videos_alone(program, stores, tmp_path, mo
     call(
         program, monkeypatch, "--out", tmp_path, "--train", stores[0], *options
     )  # goes on with what is there
+
+
+def test_parts_are_judged_as_evaluation_does(program, stores, tmp_path, monkeypatch) -> None:
+    options = ("--recipes", "recommended", "--seeds", 1, "--epochs", 1, "--validation", "--name", "found")
+    call(program, monkeypatch, "--out", tmp_path, "--train", stores[0], *options)
+    parts = importlib.import_module("parts")
+    call(parts, monkeypatch, tmp_path, "--sets", "stores-validation", "--name", "parts")
+    rows = {row["parts"]: row for row in json.loads((tmp_path / "parts.json").read_text())["rows"]}
+    for found in json.loads((tmp_path / "found.json").read_text())["rows"]:
+        best = max(found["accuracies"][pooling] for pooling in ("mean", "mean_std", "max"))
+        gain = found["accuracies"]["recommended"] - best
+        own = rows["mean, refined, refined std, CLS: recommended"]
+        assert own[f"stores-validation {found['protocol']}"] == pytest.approx(gain, abs=0.02)
+    assert len(rows) == len(parts.CHOICES) and len({row["mean"] for row in rows.values()}) > 1
