@@ -25,9 +25,10 @@ LIBRARY = Path(__file__).parents[2] / "libscalefast_native.so"
 """Where the build puts it: beside `scalefast/kernels/__init__.py`."""
 
 NATIVE_OPS = ("embed_sets", "set_attention", "sparse_infonce")
-"""Ops of which it serves some calls; it also drops activations and ranks neighbours for `scalefast.evaluation`."""
+"""Ops of which it serves some calls; it also drops activations, and for `scalefast.evaluation` ranks neighbours and
+pools clips."""
 
-_VERSION = 2
+_VERSION = 3
 _DTYPES = (torch.float32, torch.bfloat16)
 
 

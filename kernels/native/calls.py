@@ -13,7 +13,7 @@ from torch import Tensor
 from ..philox import Site, dropout_limit, site_word
 from . import library
 
-__all__ = ["attend", "best_columns", "drop", "embed", "infonce_rows", "infonce_slopes"]
+__all__ = ["attend", "best_columns", "drop", "embed", "infonce_rows", "infonce_slopes", "moments"]
 
 _FORMATS = {torch.float32: 0, torch.bfloat16: 1}
 _NO_DROPOUT = -32768
@@ -53,6 +53,25 @@ def best_columns(values: Tensor, *, first: int, best: Tensor, place: Tensor, hel
         torch.get_num_threads(),
     )  # fmt: skip
     return int(odd) == 0
+
+
+def moments(x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, standard deviation and largest value over the clips of [B, V, H], each fp32 [B, H].
+
+    Args:
+        x: dense but for a gap between sets.
+        lengths: int64 [B], clips that are there, at least 1; None: all V.
+    """
+    sets, clips, width = x.shape
+    assert x.device.type == "cpu" and x.stride()[1:] == (width, 1)
+    mean, std, most = (torch.empty(sets, width) for _ in range(3))
+    failed = library().scalefast_moments(
+        ctypes.c_void_p(x.data_ptr()), _pointer(lengths), *_sizes(sets, clips, width, x.stride(0)), _FORMATS[x.dtype],
+        _pointer(mean), _pointer(std), _pointer(most), torch.get_num_threads(),
+    )  # fmt: skip
+    if failed:
+        raise MemoryError("moments of sets: no memory for the buffers of a thread")
+    return mean, std, most
 
 
 def embed(x: Tensor, positions: Tensor, mask: Tensor | None, mask_token: Tensor, cls_token: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scalefast import SCALE, SCALEPretraining, kernels
-from scalefast.evaluation import topk
+from scalefast.evaluation import representations, topk
 from scalefast.kernels.ops.native import calls
 from scalefast.kernels.ops.philox import RandomState
 from scalefast.kernels.ops.set_attention import native as attention
@@ -48,6 +48,28 @@ def test_neighbours_are_those_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> Non
     assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
     plain = topk.nearest_rows(spoilt, gallery, k=20, query_rows=30, gallery_rows=128)
     assert torch.equal(whole[1], plain[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("lengths", [None, [7, 1, 3, 7, 2]])
+def test_moments_of_sets_are_those_of_pytorch(dtype, lengths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a view with a gap between sets, numbers far from 0, padding that is NaN; NaN where a clip is."""
+    tokens = (numbers(5, 8, 33) + 100).to(dtype)
+    given = None if lengths is None else torch.tensor(lengths)
+    clips = tokens[:, 1:]
+    if given is not None:
+        clips.masked_fill_((torch.arange(7) >= given[:, None])[..., None], float("nan"))
+    clips[3, 1, 4] = float("nan")
+    seen = []
+    real = representations.moments
+    monkeypatch.setattr(representations, "moments", lambda *args: (seen.append(1), real(*args))[1])
+    found = representations._moments(clips, given)
+    assert seen == [1]
+    monkeypatch.setenv("SCALEFAST_NATIVE", "0")
+    for got, expected in zip(found, representations._moments(clips, given), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-4, equal_nan=True)
+        assert got.isnan().sum() == 1
+        assert got.dtype == torch.float32
 
 
 def test_the_number_of_threads_changes_no_bit() -> None:
