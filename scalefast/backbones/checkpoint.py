@@ -74,7 +74,7 @@ def read_checkpoint(file: Path) -> Mapping[str, Any]:
             "torch.save({'model': torch.load(old, weights_only=False)['model']}, new), with its own key"
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
         raise DataError(f"{file}: not a complete PyTorch checkpoint ({reason})") from error
     if not isinstance(state, Mapping):
         raise DataError(f"{file}: expected a dictionary of weights, found {type(state).__name__}")
@@ -89,9 +89,8 @@ def section(state: Mapping[str, Any], key: str, *, file: Path) -> dict[str, Any]
     """
     part = state.get(key)
     if not isinstance(part, Mapping):
-        raise DataError(
-            f"{file}: expected a dictionary of weights under {key!r}, found {type(part).__name__}"
-        )
+        found = type(part).__name__ if key in state else f"only {shorten(state) or 'an empty one'}"
+        raise DataError(f"{file}: expected a dictionary of weights under {key!r}, found {found}")
     return {str(name).removeprefix("module."): value for name, value in part.items()}
 
 

@@ -158,10 +158,10 @@ class SlowFastFile:
             DataError: not such a checkpoint, or of other dimensions; each name that does not fit is named.
         """
         whole, state = model_state(file)
-        self._check_options(whole.get("cfg"), file=file)
         teacher = any(key.startswith(("backbone.", TEACHER)) for key in state)
         model = self.build()
         fill(model, state, self.layout(teacher=teacher), file=file)
+        self._check_options(whole.get("cfg"), file=file)
         kind = "rhoBYOL, momentum teacher" if teacher else "PySlowFast"
         return model, self.spec(name=name, source={"kind": "checkpoint", "file": file.name, "layout": kind})
 

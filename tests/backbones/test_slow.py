@@ -111,7 +111,7 @@ def test_other_files(write, tmp_path):
     with pytest.raises(InputError, match=r"'tiny' exists only as its authors' file: pass checkpoint="):
         load_backbone("tiny")
     torch.save({"model": {}}, tmp_path / "videomae.pth")
-    with pytest.raises(DataError, match="dictionary of weights under 'model_state', found NoneType"):
+    with pytest.raises(DataError, match="dictionary of weights under 'model_state', found only model"):
         load_backbone("tiny", checkpoint=tmp_path / "videomae.pth")
     torch.save({"model_state": {"s1.pathway0_stem.conv.weight": torch.ones(1)}}, tmp_path / "slow.pyth")
     with pytest.raises(DataError, match=r"momentum teacher, .*'backbone_hist\.'.*found s1\.pathway0_stem"):

@@ -127,7 +127,7 @@ def test_a_file_that_says_another_alpha_is_refused(write, alpha, fits):
         load_backbone("tiny", checkpoint=file)
 
 
-def test_other_files_and_lengths(write, tmp_path):
+def test_other_files_and_lengths(write, released, tmp_path):
     with pytest.raises(
         InputError, match="num_frames must be a multiple of 4, of which its Slow pathway sees one"
     ):
@@ -136,6 +136,15 @@ def test_other_files_and_lengths(write, tmp_path):
         load_backbone("slowfast-r50")
     with pytest.raises(DataError, match=r"lateral connections of 7 frames\).*missing: .*another shape"):
         load_backbone("slowfast-r50", checkpoint=write()[0])
+    shapes = released.slow_shapes(
+        width=8, blocks=(2, 1, 1, 1)
+    )  # of the Slow network, whose cfg states some alpha, too
+    content = {"model_state": released.drawn(shapes), "cfg": "SLOWFAST:\n  ALPHA: 8\n"}
+    torch.save(content, tmp_path / "slow.pyth")
+    with pytest.raises(
+        DataError, match=r"slow\.pyth does not fit SlowFast-R50 \(stages.*missing: s1\.pathway1_stem.*shape"
+    ):
+        load_backbone("tiny", checkpoint=tmp_path / "slow.pyth")
     torch.save({"model_state": {"blocks.0.norm.weight": torch.ones(1)}}, tmp_path / "mvit.pyth")
     with pytest.raises(DataError, match=r"none of its names is there, found blocks\.0\.norm\.weight"):
         load_backbone("tiny", checkpoint=tmp_path / "mvit.pyth")
