@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
+
+from scalefast._protocols import Protocol
 
 __all__ = ["Args", "run"]
 
@@ -45,22 +47,7 @@ class Args:
     """Results file to write."""
 
     protocols: Annotated[
-        tuple[
-            Literal[
-                "knn",
-                "linear",
-                "linear_clips",
-                "low_shot",
-                "retrieval",
-                "clustering",
-                "nonlinear",
-                "attention",
-                "attentive",
-                "authors",
-                "regression",
-            ],
-            ...,
-        ],
+        tuple[Protocol, ...],
         tyro.conf.arg(aliases=["--protocol"]),
     ] = ("knn", "linear")
     """knn: 20 neighbours, temperature .07. linear: logistic regression on one vector a video; linear_clips: on
