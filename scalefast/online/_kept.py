@@ -26,7 +26,7 @@ from scalefast.training.bank.batch import Bank, Batch
 from scalefast.training.sampler import BatchPlan
 from scalefast.video import LedgerRow
 
-__all__ = ["KeptBank"]
+__all__ = ["KeptBank", "in_first_order"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +54,7 @@ class KeptBank(Bank):
             DataError: none of a batch's videos can be decoded. StoreError: the folder holds another store (of another
                 seed, for example, which has another order), or cannot be written.
         """
-        order = plan.order(0).tolist()
-        videos = replace(self.job.videos, entries=tuple(self.job.videos[row] for row in order))
-        job = replace(self.job, videos=videos)
+        job = in_first_order(self.job, plan)
         clock = StageClock()
         with (
             open_writer(job, self.keep, overwrite=False) as writer,
@@ -82,6 +80,12 @@ class KeptBank(Bank):
                 yield on_device(batch, self.world.device)
             filling.complete()
         self.ledger.close(self.world, clock=clock, resumed=False)
+
+
+def in_first_order(job: Extraction, plan: BatchPlan) -> Extraction:
+    """The extraction with its list in the order of the run's first epoch: that of the store."""
+    entries = tuple(job.videos[row] for row in plan.order(0).tolist())
+    return replace(job, videos=replace(job.videos, entries=entries))
 
 
 class _Filling:

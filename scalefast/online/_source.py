@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from scalefast.errors import InputError
 from scalefast.features._job import DecoderName, Extraction
 from scalefast.features._shard import dtype_name
+from scalefast.features.extraction import open_writer
 from scalefast.online._fresh import FreshBank
-from scalefast.online._kept import KeptBank
+from scalefast.online._kept import KeptBank, in_first_order
 from scalefast.online._ledger import Ledger
 from scalefast.training.bank.batch import Bank, BankSource
+from scalefast.training.sampler import BatchPlan
 
 if TYPE_CHECKING:
     from scalefast.backbones import FrozenBackbone
@@ -69,6 +71,7 @@ class OnlineVideos(BankSource):
 
         Raises:
             InputError: too few clips or videos for the run, or `keep` with several processes.
+            StoreError: `keep` names another store, or a folder that holds something else.
         """
         if self.recipe.clips < 2 * config.views:
             raise InputError(
@@ -97,7 +100,14 @@ class OnlineVideos(BankSource):
             "workers": self.workers,
             "ledger": Ledger(job.videos, folder=folder, say=say),
         }
-        return FreshBank(**common) if self.keep is None else KeptBank(**common, keep=self.keep)
+        if self.keep is None:
+            return FreshBank(**common)
+        plan = BatchPlan(
+            num_videos=len(job.videos), batch_size=config.batch_size, epochs=config.epochs, seed=config.seed
+        )
+        with open_writer(in_first_order(job, plan), self.keep, overwrite=False):
+            pass  # another store in its place is refused before the run has a folder
+        return KeptBank(**common, keep=self.keep)
 
     def _facts(self, job: Extraction) -> dict[str, Any]:
         """What identifies the run's data, for run.json: videos by number and hash, and how clips are made."""

@@ -203,10 +203,13 @@ def test_two_processes(online: Make, config: PretrainConfig, videos: VideoList, 
 
 
 def test_a_store_of_another_seed_is_refused(online: Make, config: PretrainConfig, tmp_path: Path) -> None:
-    """Its list stands in another order."""
+    """Its list stands in another order. And so is a folder of something else; the run's folder is free afterwards."""
     train(online(keep=tmp_path / "kept"), tmp_path / "one", config)
     with pytest.raises(StoreError, match=r"was made from something else.*seed: 4 there, 5 now"):
         train(online(keep=tmp_path / "kept"), tmp_path / "two", config.replace(seed=5))
+    with pytest.raises(StoreError, match=r"a new store needs an empty folder"):
+        train(online(keep=tmp_path / "one" / "checkpoints"), tmp_path / "two", config)
+    train(online(keep=tmp_path / "other"), tmp_path / "two", config)
 
 
 def test_a_batch_in_which_nothing_decodes(online: Make, config: PretrainConfig, tmp_path: Path) -> None:
