@@ -1,6 +1,6 @@
 """Clips/s of backbones as the library runs them, beside plain fp32.
 
-    python benchmarks/programs/backbone_speed.py [NAME ...]
+    python benchmarks/programs/backbone_speed.py [NAME ...] [--results FILE]
 
     fp32 eager    float32, NCTHW memory, attention written out (transformers' "eager")
     fp32          float32, channels-last memory, SDPA: what `load_backbone(..., dtype="fp32")` does
@@ -9,7 +9,8 @@
 
 Weights are random where the published ones would have to be downloaded: the time does not depend on them. Ways take
 turns, the best round of each counts, and how far bf16 is from fp32 is said: a speed of wrong features is worth nothing.
-On a GPU the share of the matmul rate that the machine reaches (8192^3 in bf16) is printed too.
+On a GPU the share of the matmul rate that the machine reaches (8192^3 in bf16) is printed too. `--results` keeps the
+figures as JSON and CSV, with hardware, versions, date and commit; what a file there holds of other backbones stays.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
+from results import read_rows, write_rows
 from torch import Tensor, nn
 
-from scalefast.backbones import REGISTRY, BackboneSpec, FrozenBackbone, load_backbone
-from scalefast.backbones.catalog import catalog
+from scalefast.backbones import BackboneSpec, FrozenBackbone
+from scalefast.backbones.catalog import catalog, random_backbone
 from scalefast.errors import InputError
 
 DEFAULT = ("r3d-18", "rhobyol-slow-r50", "videomae-b")
@@ -38,28 +42,6 @@ class Measured:
     clips_per_second: float
     distance: float
     """From the fp32 features, relative to their length; the largest of the clips."""
-
-
-def random_backbone(name: str, *, device: torch.device) -> FrozenBackbone:
-    """The named network with random weights of ordinary size, in fp32."""
-    entry = REGISTRY[name]
-    if entry.r3d is not None:
-        return load_backbone(name, device=device, dtype="fp32")
-    assert entry.form is not None
-    encoder, spec = entry.form.build(needed_for="a benchmark"), entry.form.spec(name=name)
-    torch.manual_seed(0)
-    state = {key: _drawn(key, value) for key, value in encoder.state_dict().items()}
-    encoder.load_state_dict(state, assign=True)
-    return FrozenBackbone(encoder, spec=spec, device=device, dtype="fp32")
-
-
-def _drawn(name: str, like: Tensor) -> Tensor:
-    if name.endswith("num_batches_tracked"):
-        return torch.zeros((), dtype=torch.int64)
-    if name.endswith("running_var") or (like.ndim == 1 and name.endswith("weight")):
-        return torch.ones(like.shape)
-    fan_in = like[0].numel() if like.ndim > 1 else 1
-    return torch.randn(like.shape) * (fan_in**-0.5 if like.ndim > 1 else 0.02)
 
 
 def ways(backbone: FrozenBackbone, *, compiled: bool) -> dict[str, Callable[[Tensor], Tensor]]:
@@ -94,11 +76,9 @@ def _plain(encoder: nn.Module, spec: BackboneSpec, clips: Tensor) -> Tensor:
             config._attn_implementation = value
 
 
-def measure(
-    name: str, *, batch: int, rounds: int, device: torch.device, compiled: bool
-) -> dict[str, Measured]:
+def measure(backbone: FrozenBackbone, *, batch: int, rounds: int, compiled: bool) -> dict[str, Measured]:
     """Every way of running a backbone, in turns; the best round of each."""
-    backbone = random_backbone(name, device=device)
+    device = backbone.device
     shape = (batch, backbone.num_frames, backbone.size, backbone.size, 3)
     clips = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).to(
         device
@@ -116,7 +96,9 @@ def measure(
             best[way] = min(best[way], time.perf_counter() - begin)
     wrong = [way for way, distance in distances.items() if not distance < TOLERANCE]
     if wrong:
-        raise InputError(f"{name}: {wrong[0]} is {distances[wrong[0]]:.3f} away from fp32: not timed")
+        raise InputError(
+            f"{backbone.name}: {wrong[0]} is {distances[wrong[0]]:.3f} away from fp32: not timed"
+        )
     return {w: Measured(clips_per_second=batch / best[w], distance=distances[w]) for w in functions}
 
 
@@ -140,6 +122,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="rounds of which the best counts (3)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action="store_true", help="torch.compile as well")
+    parser.add_argument(
+        "--num-frames", type=int, help="frames in a clip, where other than the backbone's own"
+    )
+    parser.add_argument("--results", type=Path, metavar="FILE", help="write FILE.json and FILE.csv, too")
     args = parser.parse_args()
     device = torch.device(args.device)
     flops = {entry.name: entry.flops for entry in catalog()} if device.type == "cuda" else {}
@@ -149,7 +135,8 @@ def main() -> None:
         + ("  of matmul" if peak else "")
     )
     for name in args.names:
-        found = measure(name, batch=args.batch, rounds=args.rounds, device=device, compiled=args.compile)
+        backbone = random_backbone(name, device=device, dtype="fp32", num_frames=args.num_frames)
+        found = measure(backbone, batch=args.batch, rounds=args.rounds, compiled=args.compile)
         plain = found["fp32 eager"].clips_per_second
         for way, each in found.items():
             share = f"  {each.clips_per_second * (flops[name] or 0) / peak:9.1%}" if peak else ""
@@ -158,6 +145,38 @@ def main() -> None:
                 f"{name:18} {way:10} {each.clips_per_second:9.2f} {ratio:6.2f} {each.distance:9.1e}{share}",
                 flush=True,
             )
+        if args.results is not None:
+            keep(rows_of(backbone, found, batch=args.batch), file=args.results)
+
+
+def rows_of(backbone: FrozenBackbone, found: dict[str, Measured], *, batch: int) -> list[dict[str, Any]]:
+    """One row a way, for `write_rows`."""
+    plain, clip = (
+        found["fp32 eager"].clips_per_second,
+        f"{backbone.num_frames} x {backbone.size} x {backbone.size}",
+    )
+    return [
+        {
+            "backbone": backbone.name,
+            "clip": clip,
+            "batch": batch,
+            "device": backbone.device.type,
+            "way": way,
+            "clips_per_second": round(each.clips_per_second, 4),
+            "times_fp32_eager": round(each.clips_per_second / plain, 3),
+            "distance_from_fp32": float(f"{each.distance:.2e}"),
+        }
+        for way, each in found.items()
+    ]
+
+
+def keep(rows: list[dict[str, Any]], *, file: Path) -> None:
+    """Write rows beside those of other backbones in FILE.json and FILE.csv."""
+    there = file.with_suffix(".json")
+    others = (
+        [row for row in read_rows(there) if row["backbone"] != rows[0]["backbone"]] if there.exists() else []
+    )
+    write_rows([*others, *rows], name=file.name, folder=file.parent)
 
 
 if __name__ == "__main__":

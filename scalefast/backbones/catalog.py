@@ -12,14 +12,16 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from scalefast._precision import Precision
 from scalefast.backbones.backbone import FrozenBackbone
 from scalefast.backbones.encoders import VideoMAEEncoder
+from scalefast.backbones.geometry import fit_to
 from scalefast.backbones.r3d import R3D
 from scalefast.backbones.registry import REGISTRY, NamedBackbone
 from scalefast.backbones.spec import BackboneSpec
 from scalefast.errors import InputError, MissingExtraError
 
-__all__ = ["CatalogEntry", "catalog", "clips_per_second", "count", "described"]
+__all__ = ["CatalogEntry", "catalog", "clips_per_second", "count", "described", "random_backbone"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +126,48 @@ def clips_per_second(backbone: FrozenBackbone, *, batch: int, seconds: float = 3
         backbone(clips).sum().item()
         done += batch
     return done / (time.perf_counter() - begin)
+
+
+def random_backbone(
+    name: str,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | Precision | None = None,
+    num_frames: int | None = None,
+) -> FrozenBackbone:
+    """A named backbone with random weights of ordinary size, to time it: nothing is downloaded, and the time does not
+    depend on the weights.
+
+    Args:
+        name: of `REGISTRY`.
+        device, dtype, num_frames: as of `load_backbone`.
+
+    Raises:
+        InputError: an unknown name, or clips that the network cannot take.
+        MissingExtraError: transformers is needed and not installed.
+    """
+    entry = REGISTRY.get(name)
+    if entry is None:
+        raise InputError(f"no backbone is named {name!r}; known: {', '.join(REGISTRY)}")
+    if entry.r3d is not None:
+        encoder: nn.Module = R3D(entry.r3d)
+    else:
+        assert entry.form is not None, entry
+        encoder = entry.form.build(needed_for=f"timing {name}")
+        generator = torch.Generator().manual_seed(0)
+        state = {key: _drawn(key, value, generator) for key, value in encoder.state_dict().items()}
+        encoder.load_state_dict(state, assign=True)
+    spec = fit_to(encoder, described(name, entry), num_frames=num_frames, size=None)
+    return FrozenBackbone(encoder, spec=spec, device=device, dtype=dtype)
+
+
+def _drawn(name: str, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    if name.endswith("num_batches_tracked"):
+        return torch.zeros((), dtype=torch.int64)
+    if name.endswith("running_var") or (like.ndim == 1 and name.endswith("weight")):
+        return torch.ones(like.shape)
+    scale = like[0].numel() ** -0.5 if like.ndim > 1 else 0.02
+    return torch.randn(like.shape, generator=generator) * scale
 
 
 def _counted(entry: NamedBackbone, spec: BackboneSpec) -> tuple[int | None, int | None]:

@@ -25,7 +25,8 @@ class Args:
     measure: Annotated[
         tuple[str, ...], tyro.conf.arg(metavar="NAME_OR_FOLDER ...", help_behavior_hint="")
     ] = ()
-    """Measure these on this machine, in clips/s: names that need no download, or folders and hub ids."""
+    """Measure these on this machine, in clips/s: names of the list, with random weights (nothing is downloaded and the
+    speed is the same), or folders and hub ids."""
 
     dataset: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """Say what an extraction of this data set (kinetics400, ucf101, ssv2, ...) does with each."""
@@ -114,10 +115,11 @@ def licences(entries: list[CatalogEntry]) -> str:
 def _speed(name: str, args: Args) -> tuple[float, str]:
     import torch
 
-    from scalefast.backbones import load_backbone
-    from scalefast.backbones.catalog import clips_per_second
+    from scalefast.backbones import REGISTRY, load_backbone
+    from scalefast.backbones.catalog import clips_per_second, random_backbone
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     precision = None if args.precision == "auto" else args.precision
-    backbone = load_backbone(name, device=device, dtype=precision)  # type: ignore[arg-type]
+    load = random_backbone if name in REGISTRY else load_backbone
+    backbone = load(name, device=device, dtype=precision)  # type: ignore[arg-type]
     return clips_per_second(backbone, batch=args.batch), f"{backbone.device.type}, {backbone.precision}"

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from scalefast.backbones import REGISTRY, R3DConfig, load_backbone
+from scalefast.backbones import REGISTRY, NamedBackbone, R3DConfig, load_backbone
 from scalefast.backbones import catalog as catalog_module
-from scalefast.backbones.catalog import catalog, clips_per_second, count
+from scalefast.backbones.catalog import catalog, clips_per_second, count, random_backbone
 from scalefast.backbones.r3d import R3D
+from scalefast.backbones.slowfast import SlowFastFile
 from scalefast.cli import main
 from scalefast.errors import InputError
 
@@ -99,6 +100,18 @@ def test_speed_is_clips_over_time(monkeypatch):
     )
     with pytest.raises(InputError, match="batch must be at least 1"):
         clips_per_second(backbone, batch=0)
+
+
+def test_any_name_can_be_timed_without_its_weights(monkeypatch):
+    form = SlowFastFile(width=8, blocks=(1, 1, 1, 1), num_frames=8, size=32)
+    monkeypatch.setitem(REGISTRY, "small", NamedBackbone(summary="", checkpoint=form))
+    timed = random_backbone("small", dtype="fp32", num_frames=12)
+    assert timed.num_frames == 12 and clips_per_second(timed, batch=1, seconds=0.0) > 0
+    assert timed.weights_hash == random_backbone("small").weights_hash
+    features = timed(torch.randint(0, 256, (2, 12, 32, 32, 3), dtype=torch.uint8))
+    assert features.isfinite().all() and features.std() > 0
+    with pytest.raises(InputError, match="no backbone is named 'big'; known: r3d-tiny"):
+        random_backbone("big")
 
 
 def test_the_command_line_lists_measures_and_writes(short, tmp_path, capsys):
