@@ -6,13 +6,15 @@ differentiates is undone by DDP's averaging: see `global_mean`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["gather_rows", "global_mean", "global_offset", "world_size"]
+__all__ = ["Ranks", "gather_rows", "global_mean", "global_offset", "world_size"]
 
 
 def world_size(group: dist.ProcessGroup | None = None) -> int:
@@ -47,19 +49,53 @@ class _GatherRows(torch.autograd.Function):
         return total[start : start + ctx.counts[ctx.rank]], None, None
 
 
-def gather_rows(rows: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-    """[n, D] of each rank -> [sum of n, D], in rank order, differentiable."""
+def gather_rows(
+    rows: Tensor, group: dist.ProcessGroup | None, *, counts: Sequence[int] | None = None
+) -> Tensor:
+    """[n, D] of each rank -> [sum of n, D], in rank order, differentiable.
+
+    `counts`: rows of each rank, where they are known; else the ranks ask each other, and the host waits for the answer.
+    """
     if world_size(group) == 1:
         return rows
-    return _GatherRows.apply(rows, _row_counts(len(rows), group, rows.device), group)
+    known = _row_counts(len(rows), group, rows.device) if counts is None else list(counts)
+    return _GatherRows.apply(rows, known, group)
 
 
-def global_offset(rows: int, group: dist.ProcessGroup | None) -> int:
+def global_offset(rows: int, group: dist.ProcessGroup | None, *, counts: Sequence[int] | None = None) -> int:
     """Where this rank's rows begin in `gather_rows`."""
     if world_size(group) == 1:
         return 0
-    device = torch.device("cuda") if dist.get_backend(group) == "nccl" else torch.device("cpu")
-    return sum(_row_counts(rows, group, device)[: dist.get_rank(group)])
+    if counts is None:
+        device = torch.device("cuda") if dist.get_backend(group) == "nccl" else torch.device("cpu")
+        counts = _row_counts(rows, group, device)
+    return sum(counts[: dist.get_rank(group)])
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The ranks that share a batch of videos, and what a loss asks of them."""
+
+    group: dist.ProcessGroup | None = None
+    """None: the default group if there is one."""
+
+    shares: Sequence[int] | None = None
+    """Videos of each rank, where they are known; all rows below are then so and so many a video."""
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """`gather_rows`."""
+        return gather_rows(rows, self.group, counts=self._counts(rows))
+
+    def offset(self, rows: Tensor) -> int:
+        """`global_offset` of these rows."""
+        return global_offset(len(rows), self.group, counts=self._counts(rows))
+
+    def _counts(self, rows: Tensor) -> list[int] | None:
+        if self.shares is None or world_size(self.group) == 1:
+            return None
+        own = self.shares[dist.get_rank(self.group)]
+        assert len(self.shares) == world_size(self.group) and len(rows) % own == 0
+        return [len(rows) // own * share for share in self.shares]
 
 
 def global_mean(

@@ -8,7 +8,7 @@ Shapes: `B` videos, 2 sets each, `V` clips a set, `D` backbone feature, `H` widt
 from __future__ import annotations
 
 import copy
-import itertools
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -17,8 +17,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from scalefast import kernels
-from scalefast._collectives import gather_rows, global_mean, global_offset
-from scalefast._linear import Linear
+from scalefast._collectives import Ranks, global_mean
+from scalefast._heads import GeluMLP
 from scalefast.kernels import RandomState
 from scalefast.model import SCALE, check_lengths, padding, random_state
 from scalefast.objective import Objective, koleo, variance_covariance
@@ -88,15 +88,20 @@ class SCALEPretraining(nn.Module):
         self.projection_dim, self.temperature, self.mask_ratio = projection_dim, temperature, mask_ratio
         self.head_dim, self.target_dim = head_dim, target_dim
         self.model = model
-        self.set_head = _head(model.hidden_dim, head_dim, projection_dim)
-        self.prediction_head = _head(model.hidden_dim, head_dim, projection_dim)
-        self.target_head = _head(model.feature_dim, target_dim, target_dim, projection_dim)
+        self.set_head = GeluMLP(model.hidden_dim, head_dim, projection_dim)
+        self.prediction_head = GeluMLP(model.hidden_dim, head_dim, projection_dim)
+        self.target_head = GeluMLP(model.feature_dim, target_dim, target_dim, projection_dim)
         self.objective = objective or Objective()
         if self.objective.target != "trained":
             self.target_head.requires_grad_(False)
         if self.objective.target == "ema":
             self.moving = nn.ModuleList([copy.deepcopy(part) for part in self._followed()])
             self.moving.requires_grad_(False).eval()
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """What is trained, in about the order in which a backward pass reaches it."""
+        parts = (self.set_head, self.prediction_head, self.target_head, self.model)
+        return [p for part in parts for p in reversed(list(part.parameters())) if p.requires_grad]
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, the model aside."""
@@ -125,6 +130,7 @@ class SCALEPretraining(nn.Module):
         *,
         rng: RandomState | Tensor | None = None,
         group: dist.ProcessGroup | None = None,
+        shares: Sequence[int] | None = None,
     ) -> PretrainingLosses:
         """Losses of a batch of video pairs of sets.
 
@@ -141,12 +147,15 @@ class SCALEPretraining(nn.Module):
             rng: seed, step and the videos' global rows [B], for the mask and for dropout; None draws a seed
                 from torch's generator.
             group: ranks to gather from; the default group if torch.distributed is initialised.
+            shares: videos of each rank in this step, told to all of them. Without lengths, ranks then need not ask
+                each other how many rows they bring, and on a GPU the host waits for nothing.
 
         Raises:
             ValueError: shapes or dtypes do not fit.
         """
         state = random_state(rng, len(features), features.device)
         self._check(features, positions, mask, lengths, state)
+        ranks = Ranks(group, shares)
         videos, _, clips, _ = features.shape
         # From here on a set is a row of its own: set 2 * b + view, with a global id made the same way.
         views = torch.arange(2, device=features.device)
@@ -160,10 +169,10 @@ class SCALEPretraining(nn.Module):
             mask = mask & ~padding(lengths, clips)
         tokens = self.model.tokens(features, positions, mask=mask, lengths=lengths, rng=state)
         mcm_loss, mcm_accuracy, overflow = self._mcm(
-            tokens[:, 1:], features, positions, mask, lengths, state, group
+            tokens[:, 1:], features, positions, mask, lengths, state, ranks
         )
-        set_loss, set_accuracy = self._set(tokens[:, 0], group)
-        loss = self._total(mcm_loss, set_loss, tokens[:, 0], group)
+        set_loss, set_accuracy = self._set(tokens[:, 0], ranks)
+        loss = self._total(mcm_loss, set_loss, tokens[:, 0], ranks)
         return PretrainingLosses(loss, mcm_loss, set_loss, mcm_accuracy, set_accuracy, overflow)
 
     def _mcm(
@@ -174,7 +183,7 @@ class SCALEPretraining(nn.Module):
         mask: Tensor,
         lengths: Tensor | None,
         state: RandomState,
-        group: dist.ProcessGroup | None,
+        ranks: Ranks,
     ) -> tuple[Tensor, Tensor, Tensor]:
         # On a GPU a static number of rows, so that nothing waits for the count. On CPU the masked ones, rounded up to
         # a thirty-second of the clips: tensors whose size changes with every step leave holes that no other step
@@ -191,10 +200,11 @@ class SCALEPretraining(nn.Module):
             real = ~padding(lengths, clips.shape[1]).flatten()
             targets, videos = targets[real], videos[real]
             index = torch.where(index >= 0, (torch.cumsum(real, 0) - 1)[index.clamp(min=0)], -1)
+            ranks = Ranks(ranks.group)  # of clips they then have other shares
         targets = _unit(targets)
         queries = _unit(self.prediction_head(rows))
-        keys = gather_rows(targets, group)
-        positives = torch.where(index >= 0, index + global_offset(len(targets), group), -1)
+        keys = ranks.gather(targets)
+        positives = torch.where(index >= 0, index + ranks.offset(targets), -1)
         excluding = self.objective.same_video == "exclude"
         out = kernels.sparse_infonce(
             queries,
@@ -202,9 +212,9 @@ class SCALEPretraining(nn.Module):
             positives,
             temperature=self.temperature,
             query_groups=videos[index.clamp(min=0)] if excluding else None,
-            key_groups=gather_rows(videos, group) if excluding else None,
+            key_groups=ranks.gather(videos) if excluding else None,
         )
-        loss, accuracy = global_mean(out.rows, out.top1, valid=positives >= 0, group=group)
+        loss, accuracy = global_mean(out.rows, out.top1, valid=positives >= 0, group=ranks.group)
         return loss, accuracy, (count > len(rows)).squeeze(0)
 
     def _targets(self, features: Tensor, positions: Tensor, lengths: Tensor | None) -> Tensor:
@@ -234,26 +244,26 @@ class SCALEPretraining(nn.Module):
             for kept, now in zip(average.buffers(), part.buffers(), strict=True):
                 kept.copy_(now)
 
-    def _total(self, mcm: Tensor, between: Tensor, cls: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    def _total(self, mcm: Tensor, between: Tensor, cls: Tensor, ranks: Ranks) -> Tensor:
         objective = self.objective
         loss = objective.set_weight * between + objective.mcm_weight * mcm
         if objective.variance_weight or objective.koleo_weight:
-            every = gather_rows(cls, group).unflatten(0, (-1, 2))
+            every = ranks.gather(cls).unflatten(0, (-1, 2))
             if objective.variance_weight:
                 loss = loss + objective.variance_weight * variance_covariance(every.flatten(0, 1))
             if objective.koleo_weight:  # among the first sets: a video's other set shall be near
                 loss = loss + objective.koleo_weight * koleo(every[:, 0])
         return loss
 
-    def _set(self, cls: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor]:
+    def _set(self, cls: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
         # Each direction against the gathered other side; their mean is the symmetric loss, on any number of
         # ranks.
         first, second = _unit(self.set_head(cls)).unflatten(0, (-1, 2)).unbind(1)
-        own = torch.arange(len(first), device=cls.device) + global_offset(len(first), group)
-        forth = kernels.sparse_infonce(first, gather_rows(second, group), own, temperature=self.temperature)
-        back = kernels.sparse_infonce(second, gather_rows(first, group), own, temperature=self.temperature)
+        own = torch.arange(len(first), device=cls.device) + ranks.offset(first)
+        forth = kernels.sparse_infonce(first, ranks.gather(second), own, temperature=self.temperature)
+        back = kernels.sparse_infonce(second, ranks.gather(first), own, temperature=self.temperature)
         rows, hits = torch.cat([forth.rows, back.rows]), torch.cat([forth.top1, back.top1])
-        return global_mean(rows, hits, valid=torch.ones_like(hits), group=group)
+        return global_mean(rows, hits, valid=torch.ones_like(hits), group=ranks.group)
 
     def _check(
         self,
@@ -287,12 +297,3 @@ def _unit(rows: Tensor) -> Tensor:
     """L2-normalised, in fp32 at least: the temperature is small, bf16 would cost two digits."""
     rows = rows if rows.dtype == torch.float64 else rows.float()
     return nn.functional.normalize(rows, dim=1)
-
-
-def _head(*widths: int) -> nn.Sequential:
-    """Bias-free GELU MLP."""
-    layers: list[nn.Module] = []
-    for i, (inner, outer) in enumerate(itertools.pairwise(widths)):
-        layers += [nn.GELU()] if i else []
-        layers += [Linear(inner, outer, bias=False)]
-    return nn.Sequential(*layers)

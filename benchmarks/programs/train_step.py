@@ -122,9 +122,9 @@ class Step:
 
     def __call__(self) -> float:
         loss = self.loss()
-        self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
+        self.optimizer.zero_grad()  # now, as the trainer does: no gradient lies beside the next forward pass
         self.number += 1
         return float(loss.detach())
 

@@ -37,6 +37,7 @@ def _forward(
             at_own = logits.gather(1, positives[rows].clamp(min=0)[:, None]).squeeze(1)
             highest, lse[rows] = calls.infonce_rows(logits)
             top1[rows] = at_own >= highest
+            del logits  # before the next strip is made
         return torch.where(valid, lse - own, 0.0), top1 & valid, torch.where(valid, own, 0.0), lse
 
 
@@ -66,6 +67,7 @@ def _backward(
                 grad_k += by_k
             if logits is not None:
                 grad_t -= (slope * logits).sum() * scale
+            del slope, by_k, logits
         return grad_q.to(queries.dtype), grad_k.to(keys.dtype), grad_t.to(temperature.dtype)
 
 
