@@ -26,6 +26,7 @@ from scalefast.cvrl.optimizer import build_optimizer, capture, restore
 from scalefast.errors import InputError, TrainingError
 from scalefast.training.checkpoint import Checkpoints
 from scalefast.training.circumstances import changed_since, circumstances
+from scalefast.training.continuity import Cadence, newest_checkpoint
 from scalefast.training.distributed import World
 from scalefast.training.logs import RunLog
 from scalefast.training.sampler import BatchPlan
@@ -34,8 +35,6 @@ from scalefast.training.state import check_weights
 from scalefast.video import VideoEntry
 
 __all__ = ["ClipRun", "ClipTask", "take_step"]
-
-_SECONDS_BETWEEN_CHECKPOINTS = 60.0
 
 
 class ClipTask(Protocol):
@@ -123,6 +122,12 @@ class ClipRun:
             momentum=training.momentum,
         )
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
+        self.cadence = Cadence(
+            log_every=training.log_every,
+            checkpoint_every=training.checkpoint_every,
+            total_steps=self.plan.total_steps,
+            world=self.world,
+        )
         self.log: RunLog | None = None
         self.start = 0
         self.last: dict[str, float] = {}
@@ -136,13 +141,10 @@ class ClipRun:
         Raises:
             TrainingError: all checkpoints are damaged, or the processes do not see the same one.
         """
-        found = self.checkpoints.load_newest(self.say)
-        self.start = found.step if found else 0
-        if self.start != self.world.on_main(lambda: self.start):
-            raise TrainingError(f"{self.folder} must lie where all processes see the same files")
+        found = newest_checkpoint(self.checkpoints, world=self.world, folder=self.folder, say=self.say)
         if found is None:
-            self.say(f"{self.folder} holds no checkpoint yet: the run begins at its first step")
             return
+        self.start = found.step
         restore(found.tensors, self.task.module, self.optimizer, source=str(found.path))
         self._rows, self._names = found.state["unlogged"], found.state["names"]
         if (changed := changed_since(found.state["circumstances"], self.world)) is not None:
@@ -156,7 +158,8 @@ class ClipRun:
             TrainingError: a loss or weight is not finite, or the disk refuses. DataError: a file cannot be decoded.
         """
         self.world.on_main(lambda: self._open_log(held))
-        self._began = self._saved_at = self._told_at = time.monotonic()
+        self.cadence.saved()
+        self._began = self._told_at = time.monotonic()
         batches = stream_batches(
             self.entries,
             plan=self.plan,
@@ -175,9 +178,9 @@ class ClipRun:
             self.optimizer.zero_grad(set_to_none=True)
             done = batch.step + 1
             self._add(done, losses)
-            if self._reports(done):
+            if self.cadence.reports(done):
                 self._report(done, epoch=batch.epoch + 1, learning_rate=rate)
-            if self._saves(done):
+            if self.cadence.saves(done):
                 self._save(done)
 
     def _learning_rate(self, step: int) -> float:
@@ -201,9 +204,6 @@ class ClipRun:
             )
         self._rows.append(row)
 
-    def _reports(self, step: int) -> bool:
-        return step % self.training.log_every == 0 or step == self.plan.total_steps
-
     def _report(self, step: int, *, epoch: int, learning_rate: float) -> None:
         means = [math.fsum(column) / len(column) for column in zip(*self._rows, strict=True)]
         self._rows, self.last = [], dict(zip(self._names, means, strict=True))
@@ -216,15 +216,6 @@ class ClipRun:
             told = "  ".join(f"{name} {value:.4f}" for name, value in self.last.items())
             self.say(f"{self.label}: step {step}/{self.plan.total_steps}  {told}  {rate:,.1f} videos/s")
             self._told_at = time.monotonic()
-
-    def _saves(self, step: int) -> bool:
-        if step == self.plan.total_steps:
-            return True
-        if self.training.checkpoint_every is not None:
-            return step % self.training.checkpoint_every == 0
-        if not self._reports(step):  # where the processes wait for each other anyway
-            return False
-        return self.world.on_main(lambda: time.monotonic() - self._saved_at > _SECONDS_BETWEEN_CHECKPOINTS)
 
     def _save(self, step: int) -> None:
         check_weights(self.task.module, step=step, last_good=self.checkpoints.last_good())
@@ -240,4 +231,4 @@ class ClipRun:
             self.checkpoints.save(step=step, tensors=capture(self.task.module, self.optimizer), state=state)
 
         self.world.on_main(write)
-        self._saved_at = time.monotonic()
+        self.cadence.saved()

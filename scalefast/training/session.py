@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from dataclasses import dataclass
 
 import torch
 
-from scalefast.errors import TrainingError
 from scalefast.hub import save_weights
 from scalefast.pretraining import SCALEPretraining
 from scalefast.training.bank import Bank
 from scalefast.training.checkpoint import Checkpoints, disk_errors
 from scalefast.training.circumstances import changed_since, circumstances
 from scalefast.training.config import PretrainConfig
+from scalefast.training.continuity import Cadence, newest_checkpoint
 from scalefast.training.distributed import World
 from scalefast.training.logs import RunLog
 from scalefast.training.metrics import Meter
@@ -26,8 +25,6 @@ from scalefast.training.state import capture, check_weights, restore
 from scalefast.training.step import captures
 
 __all__ = ["Session"]
-
-_SECONDS_BETWEEN_CHECKPOINTS = 60.0
 
 
 @dataclass(kw_only=True)
@@ -55,6 +52,12 @@ class Session:
             captured=captured,
         )
         self.checkpoints = Checkpoints(self.folder.checkpoints)
+        self.cadence = Cadence(
+            log_every=config.log_every,
+            checkpoint_every=config.checkpoint_every,
+            total_steps=self.plan.total_steps,
+            world=self.world,
+        )
         self.meter = Meter(last_good=self.checkpoints.last_good)
         self.log: RunLog | None = None
         self.start = 0
@@ -72,17 +75,12 @@ class Session:
         Raises:
             TrainingError: all checkpoints are damaged, or the processes do not see the same one.
         """
-        found = self.checkpoints.load_newest(self.progress.say)
-        self.start = found.step if found else 0
-        agreed = self.world.on_main(lambda: self.start)
-        if self.start != agreed:
-            raise TrainingError(
-                f"process {self.world.rank} finds a checkpoint of step {self.start} and process 0 one of "
-                f"step {agreed}: {self.folder.path} must lie where all processes see the same files"
-            )
+        found = newest_checkpoint(
+            self.checkpoints, world=self.world, folder=self.folder.path, say=self.progress.say
+        )
         if found is None:
-            self.progress.say(f"{self.folder.path} holds no checkpoint yet: the run begins at its first step")
             return
+        self.start = found.step
         restore(found.tensors, self.task, self.optimizer, source=str(found.path))
         if (changed := changed_since(found.state["circumstances"], self.world)) is not None:
             self.progress.say(changed)
@@ -108,7 +106,7 @@ class Session:
                 f"a batch holds all {plan.batch} videos of the store (batch_size is {plan.batch_size})"
             )
         self.world.on_main(lambda: self._open_log(held))
-        self._saved_at = time.monotonic()
+        self.cadence.saved()
         self.progress.start(
             step=self.start, total=plan.total_steps, videos=plan.batch, views=self.config.views
         )
@@ -118,7 +116,7 @@ class Session:
 
     def reports(self, step: int) -> bool:
         """Whether a line of the log follows the step that completes `step` steps."""
-        return step % self.config.log_every == 0 or step == self.plan.total_steps
+        return self.cadence.reports(step)
 
     def report(self, step: int, *, learning_rate: float) -> None:
         """Write a line of the log and show progress.
@@ -134,14 +132,7 @@ class Session:
 
     def saves(self, step: int) -> bool:
         """Whether to save now: at the end, and every `checkpoint_every` steps or about every minute."""
-        if step == self.plan.total_steps:
-            return True
-        if self.config.checkpoint_every is not None:
-            return step % self.config.checkpoint_every == 0
-        # By the clock of process 0, looked at only where the processes wait for each other anyway.
-        if not self.reports(step):
-            return False
-        return self.world.on_main(lambda: time.monotonic() - self._saved_at > _SECONDS_BETWEEN_CHECKPOINTS)
+        return self.cadence.saves(step)
 
     def save(self, step: int) -> None:
         """Write a checkpoint.
@@ -163,7 +154,7 @@ class Session:
             )
 
         self.world.on_main(write)
-        self._saved_at = time.monotonic()
+        self.cadence.saved()
 
     def finish(self) -> None:
         """Write the trained aggregator and the whole task."""
