@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import sys
 import threading
@@ -56,6 +57,12 @@ def slow(x):
 
 def array(n):
     return {"zeros": np.zeros((n, 3), np.uint8), "ramp": np.arange(n, dtype=np.int64)[::2], "n": n}
+
+def pages_of(size):
+    # Pages that the system finds for memory that is taken and freed, the first and the second time.
+    import resource
+    faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    return np.diff([faults(), *((bytearray(size), faults())[1] for _ in range(2))]).tolist()
 
 def noisy(x):
     print("to stdout", x, flush=True)
@@ -275,3 +282,17 @@ def test_wrong_arguments(jobs: ModuleType, wrong: dict[str, int]) -> None:
 def test_partial_carries_state(jobs: ModuleType) -> None:
     (outcome,) = isolated_map(partial(pow, 2), [10], workers=1)
     assert outcome.result() == 1024
+
+
+@pytest.mark.parametrize("users_own", [False, True], ids=["as it comes", "as the user says"])
+def test_a_worker_keeps_the_memory_of_the_last_clips(
+    jobs: ModuleType, monkeypatch: pytest.MonkeyPatch, users_own: bool
+) -> None:
+    """What is freed serves the next item, with glibc, unless the user's environment says otherwise."""
+    if users_own:
+        monkeypatch.setenv("MALLOC_MMAP_MAX_", "9")
+    keeps = platform.libc_ver()[0] == "glibc" and not users_own
+    (outcome,) = isolated_map(jobs.pages_of, [40_000_000], workers=1)
+    first, second = outcome.result()
+    assert first > 5_000
+    assert second < 500 if keeps else second > 5_000
