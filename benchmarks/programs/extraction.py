@@ -8,7 +8,8 @@ of 340x256 and times two ways in turns, each pair in the other order than the la
 
 The overhead is the median of the pairs' ratios. Nothing is timed before both have given the same features. The default
 backbone is a small one, beside which all else weighs most. `own` is the share of an extraction's time in which the
-process neither waits for decoders nor runs the backbone, taken by its own clock.
+process neither waits for decoders nor runs the backbone, taken by its own clock; `others`, how many processors other
+processes kept busy meanwhile.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any
 
 import torch
 from decode_ways import render
+from others import Others
 
 from scalefast.backbones import load_backbone
 from scalefast.features import ExtractSummary, FeatureStore, extract
@@ -90,14 +92,16 @@ def pairs(job: Extraction, folder: Path, *, number: int) -> list[dict[str, Any]]
             "whole": lambda: summaries.append(whole(job, folder / "store")),  # noqa: B023  called in this turn
         }
         seconds = {}
-        for way in ways if turn % 2 == 0 else reversed(ways):
-            begin = time.perf_counter()
-            ways[way]()
-            seconds[way] = time.perf_counter() - begin
+        with Others() as others:
+            for way in ways if turn % 2 == 0 else reversed(ways):
+                begin = time.perf_counter()
+                ways[way]()
+                seconds[way] = time.perf_counter() - begin
         shutil.rmtree(folder / "store")
         stages = summaries[0].stages
         own = 1 - stages["decode"] - stages["backbone"]
-        rows.append({**seconds, "ratio": seconds["whole"] / seconds["bare"], "own": own})
+        ratio = seconds["whole"] / seconds["bare"]
+        rows.append({**seconds, "ratio": ratio, "own": own, "others": others.busy})
     return [{key: round(value, 4) for key, value in row.items()} for row in rows]
 
 
