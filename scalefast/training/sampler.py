@@ -108,6 +108,11 @@ class BatchPlan:
         part = part_of(self.batch, rank=rank, world_size=world_size)
         return slice(start + part.start, start + part.stop)
 
+    def shares(self, world_size: int) -> list[int]:
+        """Videos of every process in a step, which are the same in all steps."""
+        parts = (part_of(self.batch, rank=rank, world_size=world_size) for rank in range(world_size))
+        return [part.stop - part.start for part in parts]
+
 
 def part_of(count: int, *, rank: int, world_size: int) -> slice:
     """The part of `count` things that a process takes: consecutive ones, equal to within one over the processes."""

@@ -12,12 +12,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from scalefast.errors import InputError
 from scalefast.kernels import RandomState
 from scalefast.pretraining import PretrainingLosses
 from scalefast.training.bank import Batch
+from scalefast.training.gradients import GradientAverage
 from scalefast.training.schedule import set_learning_rate
 
 if TYPE_CHECKING:
@@ -44,8 +46,8 @@ def captures(*, device: torch.device, processes: int) -> tuple[bool, str]:
         return False, ""
     if wish == "0":
         return False, "SCALEFAST_CUDA_GRAPHS=0"
-    if processes > 1:
-        return False, f"{processes} processes exchange gradients and keys, which is not captured yet"
+    if processes > 1 and (backend := dist.get_backend()) != "nccl":
+        return False, f"{processes} processes exchange gradients by {backend}, and only NCCL can be captured"
     return True, ""
 
 
@@ -57,7 +59,9 @@ class Step:
         device, config = session.world.device, session.config
         # Seed and step live on the device and are advanced there: all randomness of a step is a function of them.
         self.state = torch.tensor([config.seed, session.start], device=device)
-        self._parameters = list(session.task.parameters())
+        self._parameters = session.task.trained_parameters()
+        self._average = GradientAverage(self._parameters, processes=session.world.size)
+        self._shares = session.plan.shares(session.world.size) if session.bank.even else None
         self._buffer: Batch | None = None
         self._replay: Callable[[], PretrainingLosses] | None = None
         self._capturing, reason = captures(device=device, processes=session.world.size)
@@ -85,9 +89,9 @@ class Step:
         rng = RandomState(self.state, batch.rows)
         features, positions = session.bank.sets(batch, views=config.views, rng=rng)
         with session.autocast:
-            losses = task(features, positions, rng=rng)
+            losses = task(features, positions, rng=rng, shares=self._shares)
         losses.loss.backward()
-        session.world.average_gradients(self._parameters)
+        self._average.finish()
         if config.clip_grad_norm is not None:
             nn.utils.clip_grad_norm_(self._parameters, config.clip_grad_norm)
         optimizer.step()
@@ -100,12 +104,19 @@ class Step:
         self._capturing = False
         before = {key: tensor.clone() for key, tensor in self._everything().items()}
         self._buffer = buffer = Batch._make(None if part is None else part.clone() for part in batch)
+        reason = ""
         try:
             self._replay = capture_graph(lambda: self._compute(buffer))
         except RuntimeError as error:  # what CUDA and PyTorch raise on a capture that cannot be
             self._session.optimizer.zero_grad(set_to_none=True)
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            self._session.progress.say(f"steps are not captured in a CUDA graph: {first}")
+            self._average.forget()
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        # All processes replay, or none does: who computes anew is slower, and the others would wait for it in a graph.
+        if any(reasons := self._session.world.on_every(lambda: reason)):
+            self._replay = None
+            self._session.progress.say(
+                f"steps are not captured in a CUDA graph: {next(filter(None, reasons))}"
+            )
         for key, tensor in self._everything().items():
             if key in before:
                 tensor.copy_(before[key])

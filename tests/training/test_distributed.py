@@ -50,6 +50,9 @@ def test_loss_and_every_gradient_are_those_of_one_process(
     for rank in range(processes):
         left = load_file(folder / f"gradients-{step}-{rank}.safetensors")
         assert left.pop("loss").item() == pytest.approx(losses.loss.item(), rel=1e-5)
+        early, buckets = left.pop("early").tolist()
+        assert buckets > 1
+        assert 0 < early <= buckets  # sums began while gradients were still computed
         assert left.keys() == dict(task.named_parameters()).keys()
         for name, parameter in task.named_parameters():
             assert parameter.grad is not None
@@ -111,7 +114,7 @@ def test_damage_that_one_process_meets_stops_all(ranks: tuple[int, Path]) -> Non
 
 
 def test_resumed_it_is_identical_to_the_bit(ranks: tuple[int, Path]) -> None:
-    """With DistributedDataParallel it is not, from 3 processes on: see World.average_gradients."""
+    """With DistributedDataParallel it is not, from 3 processes on: see scalefast/training/gradients.py."""
     _, folder = ranks
     for name in (
         "model.safetensors",
@@ -120,6 +123,19 @@ def test_resumed_it_is_identical_to_the_bit(ranks: tuple[int, Path]) -> None:
         "checkpoints/step-00000012.safetensors",
     ):
         assert (folder / "resumed" / name).read_bytes() == (folder / "run" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("name", ["captured", "uncaptured"])
+def test_captured_it_is_the_same_and_one_that_cannot_stops_capture_in_all(
+    ranks: tuple[int, Path], name: str
+) -> None:
+    """By a stand-in for the capture: no GPU has run it."""
+    processes, folder = ranks
+    for file in ("pretraining.safetensors", "log.jsonl"):
+        assert (folder / name / file).read_bytes() == (folder / "run" / file).read_bytes()
+    for rank in range(processes):
+        told = json.loads((folder / f"{name}-{rank}.json").read_text())
+        assert len(told) == (name == "uncaptured"), told
 
 
 def test_where_one_process_refuses_all_stop_with_its_reason(ranks: tuple[int, Path]) -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 
-from scalefast import FeatureStore, kernels
+from scalefast import FeatureStore, _collectives, kernels
 from scalefast.errors import ScalefastError
-from scalefast.training import PretrainConfig, pretrain
+from scalefast.pretraining import PretrainingLosses
+from scalefast.training import PretrainConfig, gradients, pretrain
+from scalefast.training import step as step_module
 from scalefast.training.bank import ShardedBank, load_bank
 from scalefast.training.distributed import World, join_world
 from scalefast.training.sampler import BatchPlan
@@ -29,11 +33,22 @@ def leave_gradients(world: World, store: Path, folder: Path, config: PretrainCon
     )
     rows = plan.order(step // plan.steps_per_epoch)[plan.share(step, rank=world.rank, world_size=world.size)]
     rng = kernels.RandomState.create(config.seed, step=step, rows=rows)
-    losses = task(*kernels.sample_views(features, positions, rows, views=config.views, rng=rng), rng=rng)
+    sets = kernels.sample_views(features, positions, rows, views=config.views, rng=rng)
+    average = gradients.GradientAverage(task.trained_parameters(), processes=world.size)
+    with pytest.MonkeyPatch.context() as patch:
+        asked = "ranks that know their shares asked each other for them"
+        patch.setattr(_collectives, "_row_counts", lambda *_: pytest.fail(asked))
+        losses = task(*sets, rng=rng, shares=plan.shares(world.size))
     losses.loss.backward()
-    world.average_gradients(list(task.parameters()))
+    early = average._sent
+    average.finish()
     left = {name: parameter.grad for name, parameter in task.named_parameters()}
-    left["loss"] = losses.loss.detach()
+    at_once = build_task(config, feature_dim=features.shape[-1]).train()
+    at_once(*sets, rng=rng).loss.backward()
+    world.average_gradients(at_once.trained_parameters())
+    for parameter, other in zip(task.parameters(), at_once.parameters(), strict=True):
+        assert torch.equal(parameter.grad, other.grad)
+    left |= {"loss": losses.loss.detach(), "early": torch.tensor([early, len(average._buckets)])}
     save_file(left, folder / f"gradients-{step}-{world.rank}.safetensors")
 
 
@@ -91,8 +106,29 @@ def leave_resumed(world: World, store: Path, folder: Path, config: PretrainConfi
     assert result.is_main == world.is_main
 
 
+def leave_captured(world: World, store: Path, folder: Path, config: PretrainConfig) -> None:
+    """The run as if steps were captured, in all processes, and then in all but the last."""
+
+    def capture(compute: Callable[[], PretrainingLosses]) -> Callable[[], PretrainingLosses]:
+        for _ in range(step_module._WARM_UP):
+            compute()
+        if fails:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return compute
+
+    for name, refuses in (("captured", False), ("uncaptured", True)):
+        fails = refuses and world.rank == world.size - 1
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(step_module, "captures", lambda **_: (True, ""))
+            patch.setattr(step_module, "capture_graph", capture)
+            result = pretrain(store, out=folder / name, config=config, progress=False)
+        told = [note for note in result.notes if "not permitted when stream is capturing" in note]
+        (folder / f"{name}-{world.rank}.json").write_text(json.dumps(told))
+
+
 def main(store: Path, folder: Path, config: PretrainConfig) -> None:
     torch.set_num_threads(1)
+    gradients.BUCKET_BYTES = 1 << 13  # several, of a model of 60 kB
     pretrain(store, out=folder / "run", config=config, progress=False)
     world = join_world("cpu")
     for step in (0, 3):
@@ -101,6 +137,7 @@ def main(store: Path, folder: Path, config: PretrainConfig) -> None:
     leave_damage(world, folder, config)
     leave_refusal(world, store, folder, config)
     leave_resumed(world, store, folder, config)
+    leave_captured(world, store, folder, config)
 
 
 main(Path(sys.argv[1]), Path(sys.argv[2]), PretrainConfig.from_json(sys.argv[3]))
