@@ -77,10 +77,7 @@ class _FewActivations(torch.autograd.Function):
         x, *saved = ctx.saved_tensors
         weights, kept = saved[:layers], saved[layers:]
         by_x = torch.empty_like(x) if wants_x else None
-        by_weight = [
-            torch.zeros_like(weight) if wanted else None
-            for weight, wanted in zip(weights, wants, strict=True)
-        ]
+        by_weight: list[Tensor | None] = [None] * layers
         with torch.autocast("cpu", enabled=False):
             rounded = [weight.to(ctx.dtype) for weight in weights]
             for chunk, rows in enumerate(ctx.chunks):
@@ -94,7 +91,7 @@ class _FewActivations(torch.autograd.Function):
                     del hidden, change
                     if i:
                         slope = torch.ops.aten.gelu_backward(by_hidden, before[i - 1], grad_input=by_hidden)
-                if by_x is not None:
+                if by_x is not None and by_hidden is not None:
                     by_x[rows] = by_hidden  # of the first layer's input
         return by_x, None, *by_weight
 
