@@ -109,7 +109,12 @@ def load_encoder(folder: Path, *, name: str) -> tuple[nn.Module, BackboneSpec]:
     try:
         encoder = _built(header["network"], needed_for=f"loading {folder}")
         spec = BackboneSpec(name=name, source=header["source"], **header["spec"])
-    except (InputError, KeyError, TypeError) as error:
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        RuntimeError,
+    ) as error:  # whatever nonsense makes a constructor raise
         raise DataError(f"{config_file}: describes no encoder ({error})") from error
     if isinstance(encoder, VideoMAEEncoder):
         if _POSITIONS not in state:

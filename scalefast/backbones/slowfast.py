@@ -78,10 +78,10 @@ class SlowFastR50(nn.Module):
         width: channels of the Slow pathway's stem, a multiple of 8; D = 36 width.
         blocks: residual blocks of each stage, in each pathway.
         alpha: frames that the Fast pathway sees for each one of the Slow one; T is a multiple of it.
-        span: frames that a lateral connection sees.
+        span: frames that a lateral connection sees, an odd number.
 
     Raises:
-        InputError: width is no multiple of 8.
+        InputError: width is no multiple of 8, alpha not positive, or span not odd.
     """
 
     def __init__(
@@ -95,6 +95,8 @@ class SlowFastR50(nn.Module):
         super().__init__()
         if width % BETA:
             raise InputError(f"SlowFast: width must be a multiple of {BETA}, got {width}")
+        if alpha < 1 or span < 1 or span % 2 == 0:
+            raise InputError(f"SlowFast: alpha must be positive and span odd, got {alpha = }, {span = }")
         self.dimensions = {"width": width, "blocks": blocks, "alpha": alpha, "span": span}
         """What it was built with."""
         self.alpha, self.feature_dim = alpha, 32 * width + 32 * width // BETA

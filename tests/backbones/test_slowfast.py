@@ -150,3 +150,5 @@ def test_other_files_and_lengths(write, released, tmp_path):
         load_backbone("tiny", checkpoint=tmp_path / "mvit.pyth")
     with pytest.raises(InputError, match="width must be a multiple of 8, got 12"):
         SlowFastR50(width=12)
+    with pytest.raises(InputError, match="alpha must be positive and span odd, got alpha = 4, span = 6"):
+        SlowFastR50(width=8, span=6)
