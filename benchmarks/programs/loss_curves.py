@@ -3,9 +3,9 @@
     python benchmarks/programs/loss_curves.py demo-out/train.store demo-out/test.store --epochs 160 --seeds 0 1 2
 
 Trains in fp32 and in bf16 with each seed on the same draws, and prints one JSON line a seed and one for all: the
-largest relative difference of a step's loss, the k-NN accuracies of both, and whether their difference stays within the
-spread (largest less smallest) over the seeds of fp32. Exits 1 if a loss differs by more than 1% or the spread is
-exceeded. `--name` keeps a row a seed in benchmarks/results.
+largest relative difference of a step's loss and where it is, how many steps differ by more than 1%, the k-NN
+accuracies of both, and whether their difference stays within the spread (largest less smallest) over the seeds of fp32.
+Exits 1 if a loss differs by more than 1% or the spread is exceeded. `--name` keeps a row a seed in benchmarks/results.
 """
 
 from __future__ import annotations
@@ -75,6 +75,9 @@ def main() -> int:
         differences = [abs(b / a - 1) for a, b in zip(curves["fp32"], curves["bf16"], strict=True)]
         widest = max(widest, *differences)
         rows.append({"seed": seed, "steps": len(differences), "largest_difference": max(differences)})
+        rows[-1] |= {"at_step": 1 + differences.index(max(differences))}
+        rows[-1] |= {"steps_apart": sum(difference > MOST for difference in differences)}
+        rows[-1] |= {"mean_difference": sum(differences) / len(differences)}
         rows[-1] |= {f"knn_{precision}": found[-1] for precision, found in accuracies.items()}
         print(json.dumps(rows[-1]), flush=True)
     means = {precision: sum(found) / len(found) for precision, found in accuracies.items()}
