@@ -108,6 +108,18 @@ def saved(tmp_path):
             "multiple of 8",
         ),
         ({"network": "SlowR50"}, "describes no encoder"),
+        (
+            {
+                "network": {
+                    "encoder": "SlowFastR50",
+                    "width": 8,
+                    "blocks": [1, 1, 1, 1],
+                    "alpha": 0,
+                    "span": 5,
+                }
+            },
+            "alpha must be positive",
+        ),
         ({"weights_hash": "0"}, "is not the one in config.json, 0"),
         ({"spec": {}}, "describes no encoder"),
     ],
