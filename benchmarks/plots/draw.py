@@ -41,6 +41,9 @@ def draw_growth(found: dict[str, Any], path: Path) -> None:
         for what, curve in points.items():
             panel.loglog(*zip(*curve, strict=True), marker="o", label=f"{what}: exponent {slopes[what]:.2f}")
         panel.set(xlabel=_LABELS[axis], ylabel="seconds")
+        values = sorted({value for curve in points.values() for value, _ in curve})
+        panel.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+        panel.set_xticks(values, [f"{value:,}" for value in values], fontsize=7)
         panel.grid(alpha=0.3)
         panel.legend(fontsize=7)
     figure.suptitle(_caption(found), fontsize=7)
