@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from scalefast import kernels
+from scalefast.calibration import masked_mean, masked_std
 from scalefast.kernels import RandomState
 from scalefast.kernels.ops import native
 from scalefast.kernels.ops.native import calls
@@ -101,6 +102,23 @@ def test_set_embedding(benchmark, side_by_side, smaller, dtype):
         lambda: embedding.embed_sets(x, positions, mask, *tokens),
         lambda: plain_embedding.embed_sets(x, positions, mask, *tokens),
         check=lambda a, b: close([a], [b], share=1e-2),
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_moments(benchmark, side_by_side, smaller, dtype):
+    """Mean, standard deviation and largest value over the clips, as evaluation and `scalefast embed` take them."""
+    clips = numbers(16 if smaller else 256, 16, 768, dtype=dtype)
+
+    def pytorch():
+        return masked_mean(clips, None), masked_std(clips, None), clips.float().amax(1)
+
+    judge(
+        benchmark,
+        side_by_side,
+        lambda: calls.moments(clips, None),
+        pytorch,
+        check=lambda a, b: close(a, b, share=1e-5),
     )
 
 
