@@ -119,8 +119,7 @@ class SlowFastR50(nn.Module):
             slow, fast = 4 * inner, 4 * inner // BETA
 
     def forward(self, pixels: Tensor) -> Tensor:
-        seen = [pixels[:, :, frame] for frame in self.slow_frames(pixels.shape[2])]
-        slow = self.stems["slow"](torch.stack(seen, dim=2))
+        slow = self.stems["slow"](_pick(pixels, self.slow_frames(pixels.shape[2])))
         fast = self.stems["fast"](pixels)
         for stage in self.stages:
             slow, fast = stage(slow, fast)
@@ -133,6 +132,16 @@ class SlowFastR50(nn.Module):
     def weights(self) -> dict[str, Tensor]:
         """Everything that the feature depends on."""
         return weights_without_counters(self)
+
+
+def _pick(pixels: Tensor, frames: list[int]) -> Tensor:
+    """Some frames of [N, C, T, H, W], in the memory format that the clip has."""
+    picked = torch.stack([pixels[:, :, frame] for frame in frames], dim=2)
+    if not pixels.is_contiguous(memory_format=torch.channels_last_3d):
+        return picked
+    # Of a single clip the stack's first stride is arbitrary. `contiguous` passes over that; convolutions do not,
+    # and would leave the format, in which alone those in bf16 are fast.
+    return picked.clone(memory_format=torch.channels_last_3d)
 
 
 @dataclass(frozen=True, kw_only=True)
