@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ def evaluate_all(
     tests: Sequence[_Path | FeatureStore],
     out: _Path | None = None,
     seed: int = 0,
+    say: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Results:
     """Evaluate several runs or splits and average: `average([evaluate(run, train=..., test=...) ...])`.
@@ -42,6 +43,7 @@ def evaluate_all(
         trains, tests: stores of the labelled videos.
         out: where to write the mean as results.json; each evaluation goes beside it (results-1.json, ...).
         seed: as of `evaluate`.
+        say: as of `evaluate`; of several evaluations each line says which it is of.
         options: as of `evaluate`.
 
     Raises:
@@ -52,8 +54,14 @@ def evaluate_all(
     if any(number not in (1, count) for number in given.values()):
         words = ", ".join(f"{number} {name}" for name, number in given.items())
         raise InputError(f"give as many of each, or one that goes with all; got {words}")
+
+    def told(i: int) -> Callable[[str], None] | None:
+        return say if say is None or count == 1 else lambda text: say(f"{i + 1} of {count}, {text}")
+
     each = [
-        evaluate(run, train=train, test=test, out=_numbered(out, i + 1, count), seed=seed, **options)
+        evaluate(
+            run, train=train, test=test, out=_numbered(out, i + 1, count), seed=seed, say=told(i), **options
+        )
         for i, (run, train, test) in enumerate(
             zip(*(list(what) * (count // len(what)) for what in (runs, trains, tests)), strict=True)
         )

@@ -46,6 +46,16 @@ def test_seeds_are_averaged_video_by_video(models: list[SCALE], stores: Stores) 
     assert mean.outcomes["knn"]["mean"].value == each[0].outcomes["knn"]["mean"].value
 
 
+def test_what_is_being_done_says_of_which(models: list[SCALE], stores: Stores) -> None:
+    told: list[str] = []
+    options = {"trains": stores[:1], "tests": stores[1:], "protocols": ("knn",), "say": told.append}
+    evaluate_all(models[:2], **options)
+    first, second = told
+    assert first.startswith("1 of 2, knn: ") and second.startswith("2 of 2, knn: ")
+    evaluate_all(models[:1], **options)
+    assert told[2].startswith("knn: ")
+
+
 def test_splits_count_the_same_whatever_their_sizes(models: list[SCALE], make_store: Make) -> None:
     train = make_store("train", videos=24)
     tests = [make_store(f"test{i}", videos=size, seed=i) for i, size in enumerate((12, 40), start=1)]
