@@ -21,6 +21,10 @@ QUERY_ROWS = 1024
 GALLERY_ROWS = 16384
 """Gallery rows of one tile."""
 
+NATIVE_COLUMNS = 2048
+"""Gallery rows of a tile for the C library: 8 MiB of similarities, which it ranks before they have left the cache. 5,000
+x 20,000 x 1,280 takes 0.61 s so and 0.80 s with 16,384 columns (2-core EPYC, Zen 5, 2026-11-21)."""
+
 _MAX_NATIVE_K = 256
 """The C library keeps a sorted list, of which a longer one costs more than it saves."""
 
@@ -68,8 +72,9 @@ def _native_tile(queries: Tensor, gallery: Tensor, k: int, gallery_rows: int) ->
     if queries.dtype != torch.float32 or k > _MAX_NATIVE_K or not serves_native(queries):
         return _one_tile(queries, gallery, k, gallery_rows)
     best, place = queries.new_empty(len(queries), k), torch.empty(len(queries), k, dtype=torch.int64)
-    for start in range(0, len(gallery), gallery_rows):
-        similarity = linear(queries, gallery[start : start + gallery_rows]).contiguous()
+    columns = min(gallery_rows, NATIVE_COLUMNS)
+    for start in range(0, len(gallery), columns):
+        similarity = linear(queries, gallery[start : start + columns]).contiguous()
         if not best_columns(similarity, first=start, best=best, place=place, held=min(start, k)):
             return _one_tile(queries, gallery, k, gallery_rows)
     return best, place
