@@ -22,7 +22,7 @@ GALLERY_ROWS = 16384
 """Gallery rows of one tile."""
 
 NATIVE_COLUMNS = 2048
-"""Gallery rows of a tile for the C library: 8 MiB of similarities, which it ranks before they have left the cache. 5,000
+"""Gallery rows of a tile for the C library: 8 MiB of similarities, ranked before they have left the cache. 5,000
 x 20,000 x 1,280 takes 0.61 s so and 0.80 s with 16,384 columns (2-core EPYC, Zen 5, 2026-11-21)."""
 
 _MAX_NATIVE_K = 256
