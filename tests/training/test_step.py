@@ -85,7 +85,13 @@ def test_a_capture_that_fails_is_said_and_changes_nothing(store, config, tmp_pat
         (CUDA, 1, None, None, (True, "")),
         (CUDA, 1, None, "0", (False, "SCALEFAST_CUDA_GRAPHS=0")),
         (CUDA, 2, "nccl", None, (True, "")),
-        (CUDA, 2, "gloo", None, (False, "2 processes exchange gradients by gloo, and only NCCL can be captured")),
+        (
+            CUDA,
+            2,
+            "gloo",
+            None,
+            (False, "2 processes exchange gradients by gloo, and only NCCL can be captured"),
+        ),
     ],
 )
 def test_when_steps_are_captured(device, processes, backend, wish, expected, monkeypatch):

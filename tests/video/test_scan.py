@@ -216,7 +216,9 @@ def test_ledger_that_cannot_be_written(
     videos = _entries({"v": numbered_video})
     os.mkfifo(tmp_path / "pipe")
     for out in (tmp_path, tmp_path / "nowhere" / "l.csv", tmp_path / "pipe"):
-        with pytest.raises(InputError, match="expected a regular file in a folder that exists, for the ledger"):
+        with pytest.raises(
+            InputError, match="expected a regular file in a folder that exists, for the ledger"
+        ):
             scan_videos(videos, out=out, workers=1, progress=False)
     with pytest.raises(
         InputError, match="pipe: the ledger cannot be written: it is there, and not a regular"
