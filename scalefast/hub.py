@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -31,6 +32,12 @@ __all__ = [
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_FILE_SUFFIXES = {".safetensors", ".json", ".pt", ".pth", ".ckpt", ".bin", ".npz", ".store", ".csv"}
+"""A name that ends so is a file of the user's; other dots are frequent in the names of repositories (v1.5)."""
+_PATIENCE = 5.0
+"""Seconds that the hub has to answer at all."""
 
 
 class HubModel:
@@ -68,7 +75,8 @@ class HubModel:
         """A model in eval mode, from a folder of `save_pretrained` or `scalefast pretrain`, or from the hub.
 
         Args:
-            folder_or_hub_id: a local folder, else a hub id (`user/name`).
+            folder_or_hub_id: a local folder, else a hub id (`user/name`), unless a folder `user` is here. A hub that
+                does not answer within 5 seconds is not asked again: the cache serves, or an error says so.
             revision, cache_dir, token, local_files_only: as in `huggingface_hub.hf_hub_download`.
             device: where the weights go.
 
@@ -152,18 +160,46 @@ def _find(folder_or_hub_id: str | os.PathLike[str], name: str, options: dict[str
                 f"{folder}: no {name} in this folder; a saved model has {CONFIG_NAME} and {WEIGHTS_NAME}"
             )
         return folder / name
-    hub_id = str(folder_or_hub_id)
-    if folder.exists() or hub_id.count("/") > 1 or hub_id.startswith((".", "/", "~")):
-        raise InputError(f"{hub_id}: not a folder with a saved model ({CONFIG_NAME} and {WEIGHTS_NAME})")
+    hub_id = os.fspath(folder_or_hub_id)
+    if folder.exists() or _HUB_ID.fullmatch(hub_id) is None or folder.suffix.lower() in _FILE_SUFFIXES:
+        raise InputError(
+            f"{hub_id}: not a folder with a saved model ({CONFIG_NAME} and {WEIGHTS_NAME}), nor a hub id (user/name)"
+        )
+    if folder.parent.is_dir():
+        raise InputError(
+            f"{hub_id}: no such folder in {folder.parent.resolve()}; the hub's repository of that name is fetched by "
+            f"`hf download {hub_id} --local-dir FOLDER`, then pass FOLDER"
+        )
+    return _download(hub_id, name, options)
+
+
+def _download(hub_id: str, name: str, options: dict[str, Any]) -> Path:
+    """One file of a hub repository, from the cache where the hub does not answer."""
     from huggingface_hub import hf_hub_download
 
+    local = bool(options["local_files_only"])
+    answers = local or _hub_answers()
     try:
-        return Path(hf_hub_download(hub_id, name, **options))
+        return Path(hf_hub_download(hub_id, name, **{**options, "local_files_only": local or not answers}))
     except Exception as error:  # the hub client raises a dozen unrelated classes; all mean "cannot be had"
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if not answers:
+            reason = "the hub cannot be reached (no network, or offline mode) and it is not in the cache"
         raise InputError(
-            f"{hub_id!r} is not a local folder, and {name} could not be had from the hub: {reason}"
+            f"{hub_id!r} is not a local folder, and as a hub id {name} could not be had: {reason}"
         ) from error
+
+
+def _hub_answers() -> bool:
+    """Whether the hub can be reached, asked once: its own client tries five times, a quarter of a minute."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import get_session
+
+    try:
+        get_session().head(HfApi().endpoint, timeout=_PATIENCE)
+    except Exception:  # of requests or httpx, by the version of the client; a proxy that refuses, too
+        return False
+    return True
 
 
 def _read_config(path: Path, cls: type[HubModel]) -> dict[str, Any]:
