@@ -181,7 +181,19 @@ def test_loss_curves_of_both_precisions_are_compared(programs, tmp_path: Path, m
     assert (one["seed"], one["steps"]) == (0, 6)
     assert kept == one
     assert (kept["knn_fp32"], kept["knn_bf16"]) == tuple(whole["knn"][name][0] for name in ("fp32", "bf16"))
-    assert 0 < one["largest_difference"] == whole["largest_difference"] < 0.01
+    for name in ("rounding", "bf16"):
+        assert 0 < one[f"{name}_largest"] == whole[f"{name}_largest"] < 0.01
+        assert one[f"{name}_steps_apart"] == 0
+    assert one["rounding_largest"] != one["bf16_largest"]  # the weights part from the second step on
     assert set(whole["knn"]) == {"fp32", "bf16"}
     monkeypatch.setattr(programs.loss_curves, "MOST", 0.0)
     assert programs.loss_curves.main() == 1
+
+
+def test_a_curve_is_compared_step_by_step(programs) -> None:
+    found = programs.loss_curves.apart([1.0, 2.0, 4.0], [1.0, 1.9, 4.1], name="bf16")
+    assert found["bf16_largest"] == pytest.approx(0.05)
+    assert (found["bf16_at_step"], found["bf16_steps_apart"]) == (2, 2)
+    assert found["bf16_mean"] == pytest.approx((0.025 - 0.05) / 3)
+    with pytest.raises(ValueError, match="zip"):  # a step is missing
+        programs.loss_curves.apart([1.0, 2.0], [1.0], name="bf16")

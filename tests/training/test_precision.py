@@ -1,13 +1,16 @@
-"""Mixed precision follows fp32: every step's loss within 1%, on the same draws, to the end of a run."""
+"""Mixed precision follows fp32: every step's loss within 1%, on the same draws, to the end of a run; and the loss of
+the same weights within a thousandth, so that it is training, not a loss's own rounding, that may part the two."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from scalefast import FeatureStore
+from scalefast import FeatureStore, SCALEPretraining
+from scalefast.pretraining import PretrainingLosses
 from scalefast.training import PretrainConfig, load_run, pretrain
 
 
@@ -47,3 +50,20 @@ def test_every_steps_loss_is_that_of_fp32_within_a_hundredth(
     assert (mixed / exact - 1).abs().max() < 0.01
     assert (other / exact - 1).abs().max() > 0.01  # another seed is told apart, so the bound says something
     assert not torch.equal(mixed, exact)
+
+
+def test_the_loss_of_the_same_weights_is_that_of_fp32_within_a_thousandth(
+    store: FeatureStore, config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, rounded = SCALEPretraining.forward, []
+
+    def both(task: SCALEPretraining, *args: Any, **options: Any) -> PretrainingLosses:
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+            rounded.append(forward(task, *args, **options).loss.double())
+        return forward(task, *args, **options)
+
+    monkeypatch.setattr(SCALEPretraining, "forward", both)
+    exact = losses(store, tmp_path / "fp32", config.replace(precision="fp32"))
+    differences = (torch.stack(rounded) / exact - 1).abs()
+    assert len(differences) == 90
+    assert 0 < differences.max() < 0.001
