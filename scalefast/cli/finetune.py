@@ -34,7 +34,7 @@ class Args:
     """Labelled training videos: a folder of class folders, or a list file."""
 
     test: Annotated[Path, tyro.conf.arg(metavar="VIDEOS")]
-    """Labelled test videos with the same classes."""
+    """Labelled test videos of the same classes, told by their names where both sources have names."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
     """Run and backbone folder to make."""

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ def finetune(
     Args:
         backbone: name, folder or hub id, as of `load_backbone`.
         train: labelled videos; of each class `label_share` are trained on, drawn by the seed.
-        test: labelled videos with the same classes.
+        test: labelled videos of the same classes; where both lists name theirs, the names decide.
         out: the run folder: backbone, `head.safetensors`, `results.json`, log and checkpoints.
         config: None: every label, 50 epochs.
         ledger: what `scalefast scan` wrote for the training list; None: the videos in use are scanned first.
@@ -119,7 +119,8 @@ def finetune(
     config = dataclasses.replace(config, training=training)
     labels = _labels(train)
     classes = sorted(set(labels))
-    _same_classes(classes, _labels(test), test)
+    test = _labelled_as(train, test)
+    _same_classes(classes, test)
     chosen = _labelled(train, labels, share=config.label_share, seed=training.seed)
     loaded = load_backbone(os.fspath(backbone))
     spec = loaded.spec
@@ -217,13 +218,28 @@ def _labels(videos: VideoList) -> list[int]:
     return [_label(entry) for entry in videos]
 
 
-def _same_classes(classes: Sequence[int], test: Sequence[int], videos: VideoList) -> None:
-    unknown = sorted(set(test) - set(classes))
-    if unknown or len(classes) < 2:
-        raise InputError(
-            f"{videos.source}: expected test videos of the {len(classes)} training classes (2 at least); "
-            f"classes {unknown[:8]} have no training video"
-        )
+def _labelled_as(train: VideoList, test: VideoList) -> VideoList:
+    """The test videos with the training list's numbers for their classes.
+
+    A list numbers the classes that it names itself, so of two lists that do not name the same ones equal numbers mean
+    different classes; their names decide.
+    """
+    if train.classes is None or test.classes is None or train.classes == test.classes:
+        return test
+    number = {name: label for label, name in enumerate(train.classes)}
+    names = [test.classes[label] for label in _labels(test)]
+    if unknown := sorted(set(names) - number.keys()):
+        raise InputError(f"{test.source}: classes {unknown[:8]} have no training video in {train.source}")
+    entries = (replace(entry, label=number[name]) for entry, name in zip(test, names, strict=True))
+    return VideoList(entries=tuple(entries), classes=train.classes, source=test.source)
+
+
+def _same_classes(classes: Sequence[int], test: VideoList) -> None:
+    if len(classes) < 2:
+        raise InputError(f"fine-tuning needs training videos of 2 classes at least, found {len(classes)}")
+    if unknown := sorted(set(_labels(test)) - set(classes)):
+        named = unknown if test.classes is None else [test.classes[label] for label in unknown]
+        raise InputError(f"{test.source}: classes {named[:8]} have no training video")
 
 
 def _labelled(videos: VideoList, labels: Sequence[int], *, share: float, seed: int) -> VideoList:

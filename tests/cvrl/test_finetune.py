@@ -113,6 +113,46 @@ def test_labels_that_do_not_fit(videos, start, settings, tmp_path, change, messa
     assert not (tmp_path / "run").exists()
 
 
+def test_names_decide_which_class_a_number_means(tuned, videos, start, settings):
+    """A folder of test videos without one of the classes numbers the others anew: "right" is its 0, not its 1."""
+    right = [entry for entry in videos if videos.classes[entry.label] == "right"]
+    alone = VideoList(
+        entries=tuple(dataclasses.replace(entry, label=0) for entry in right), classes=("right",)
+    )
+    same = VideoList(entries=tuple(right), classes=videos.classes)
+    found = [
+        finetune(
+            start,
+            train=videos,
+            test=test,
+            out=tuned.run.folder,
+            config=settings,
+            resume=True,
+            workers=1,
+            progress=False,
+        ).accuracy
+        for test in (alone, same)
+    ]
+    assert found[0] == found[1] and found[0].video > 0.5
+
+
+def test_class_names_without_a_training_video(videos, start, tmp_path):
+    entries = tuple(dataclasses.replace(entry, label=0) for entry in videos)
+    odd = VideoList(entries=entries, classes=("left",), source="the test list")
+    with pytest.raises(InputError, match=r"the test list: classes \['left'\] have no training video"):
+        finetune(start, train=videos, test=odd, out=tmp_path / "run", progress=False)
+    one = VideoList(entries=videos.entries[4:], classes=videos.classes)
+    assert len({entry.label for entry in one}) == 1
+    with pytest.raises(InputError, match="2 classes at least, found 1"):
+        finetune(start, train=one, test=videos, out=tmp_path / "run", progress=False)
+    halved = VideoList(entries=videos.entries, classes=videos.classes, source="the test list")
+    with pytest.raises(InputError, match=r"classes \['down'\] have no training video"):
+        many = [dataclasses.replace(e, label=1 + i % 2) for i, e in enumerate(videos)]
+        train = VideoList(entries=tuple(many), classes=("down", "right", "up"))
+        finetune(start, train=train, test=halved, out=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_test_video_that_does_not_decode_is_named(tuned, videos, start, settings, tmp_path):
     absent = dataclasses.replace(videos[0], path=tmp_path / "absent.mp4")
     test = VideoList(entries=(absent, *videos.entries[1:]))
