@@ -47,15 +47,22 @@ class Cache:
         Raises:
             DataError: a result is there but damaged.
         """
+        if self.holds(wanted):
+            return self.read(wanted)
         place = self.place(wanted)
-        result = place / _RESULT
-        if result.is_file():
-            return _read(result)
         place.mkdir(parents=True, exist_ok=True)
         found = compute(place)
-        write_atomically(result, (json.dumps({**wanted, "found": found}, indent=2) + "\n").encode())
+        write_atomically(place / _RESULT, (json.dumps({**wanted, "found": found}, indent=2) + "\n").encode())
         shutil.rmtree(place / "run" / "checkpoints", ignore_errors=True)  # a finished run goes on no more
         return found
+
+    def read(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """The result for `wanted`, which must be there.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        return _read(self.place(wanted) / _RESULT)
 
     def place(self, wanted: Mapping[str, Any]) -> Path:
         """The folder of a result, which need not exist."""

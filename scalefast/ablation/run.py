@@ -96,22 +96,41 @@ def ablate(
     ]
     place = join_world(device).device
     stacks = stacks_of([config for config, _ in wanted], batched=batched, store=train, device=place)
+    # What is there comes first: the table of an ablation that is stopped once more holds all that was ever done.
+    results = {
+        config.to_json(): cache.read(_key(config)) for config, _ in wanted if cache.holds(_key(config))
+    }
     total = sum(map(len, stacks))
     done = 0
+    _save(table, wanted, results, folder)
     for stack in stacks:
         for number, config in enumerate(stack, start=done + 1):
             names = [f"{row.variant.study} = {row.variant.name}" for own, row in wanted if own == config]
-            say(f"{number} of {total}: {', '.join(names)}, seed {config.seed}")
-        failed = _train_at_once(stack, cache=cache, device=place, say=say)
-        for config in stack:
+            kept = " (done before)" if config.to_json() in results else ""
+            say(f"{number} of {total}: {', '.join(names)}, seed {config.seed}{kept}")
+        missing = [config for config in stack if config.to_json() not in results]
+        failed = _train_at_once(missing, cache=cache, device=place, say=say)
+        for config in missing:
             probe = partial(_train_and_probe, splits=splits, config=config, device=place, failed=failed)
-            found = cache.get(_key(config), probe)
-            for own, row in wanted:
-                if own == config:
-                    row.add(found)
-            table.save(folder)
+            results[config.to_json()] = cache.get(_key(config), probe)
+            _save(table, wanted, results, folder)
         done += len(stack)
     return table
+
+
+def _save(
+    table: AblationTable,
+    wanted: Sequence[tuple[PretrainConfig, Row]],
+    results: Mapping[str, dict[str, Any]],
+    folder: Path,
+) -> None:
+    """Fill the rows with the results so far, by configuration, in the order of the seeds, and write the files."""
+    for row in table.rows:
+        row.clear()
+    for config, row in wanted:
+        if config.to_json() in results:
+            row.add(results[config.to_json()])
+    table.save(folder)
 
 
 def _key(config: PretrainConfig) -> dict[str, Any]:
@@ -120,10 +139,9 @@ def _key(config: PretrainConfig) -> dict[str, Any]:
 
 
 def _train_at_once(
-    stack: Sequence[PretrainConfig], *, cache: Cache, device: torch.device, say: Callable[[str], None]
+    missing: Sequence[PretrainConfig], *, cache: Cache, device: torch.device, say: Callable[[str], None]
 ) -> dict[Path, DivergedError]:
-    """Train what is missing of a stack, if it is more than one; returns why runs came to nothing."""
-    missing = [config for config in stack if not cache.holds(_key(config))]
+    """Train what is missing of a stack together, if it is more than one; returns why runs came to nothing."""
     if len(missing) < 2:
         return {}
     say(f"{len(missing)} of them at once")

@@ -37,6 +37,11 @@ class Row:
         else:
             self.found.append(result)
 
+    def clear(self) -> None:
+        """Forget what runs left."""
+        self.found.clear()
+        self.failed.clear()
+
     def values(self, protocol: str, column: str) -> list[float]:
         """Accuracy of every seed, in [0, 1]."""
         return [one[protocol][column] for one in self.found]

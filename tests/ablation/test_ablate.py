@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,29 @@ def test_a_killed_ablation_goes_on_where_it_was(
     assert resumed[0] == (checkpoints - 1) % 4 + 1 and not any(resumed[1:])
     for name in FILES:
         assert (tmp_path / "out" / name).read_bytes() == (done / name).read_bytes(), name
+
+
+def test_a_finished_table_loses_nothing_when_it_is_stopped_again(
+    done: Path, stores: Stores, tmp_path: Path
+) -> None:
+    shutil.copytree(done, tmp_path / "out")
+    told: list[str] = []
+
+    def stop(text: str) -> None:
+        told.append(text)
+        raise KeyboardInterrupt
+
+    again = partial(ablate, stores[0], test=stores[1], out=tmp_path / "out", base=TINY, batched="off")
+    with pytest.raises(KeyboardInterrupt):
+        again(studies=["losses"], seeds=2, say=stop)
+    assert told[0].endswith("seed 0 (done before)")
+    for name in FILES:
+        assert (tmp_path / "out" / name).read_bytes() == (done / name).read_bytes(), name
+    with pytest.raises(KeyboardInterrupt):  # of a new study nothing is known but its base
+        again(studies=["losses", "same_video"], seeds=2, say=stop)
+    rows = json.loads((tmp_path / "out" / "ablation.json").read_text())["rows"]
+    assert [len(row["seeds"]) for row in rows if row["study"] == "losses"] == [2] * 5
+    assert sorted(len(row["seeds"]) for row in rows if row["study"] == "same_video") == [0, 2]
 
 
 def test_only_what_is_new_is_computed(
