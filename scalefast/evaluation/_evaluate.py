@@ -14,7 +14,7 @@ from scalefast.evaluation._outcome import Split
 from scalefast.evaluation._run import default_device, load, open_store
 from scalefast.evaluation.authors import NOTE as AUTHORS_NOTE
 from scalefast.evaluation.baselines import initial_model, initial_seed
-from scalefast.evaluation.data import check_splits, count_split
+from scalefast.evaluation.data import check_labels, check_splits, count_split
 from scalefast.evaluation.protocols import Protocol, Rows, check_protocols, run_protocol
 from scalefast.evaluation.results import Results, check_place
 
@@ -68,6 +68,7 @@ def evaluate(
     loaded = load(run, device=home)
     first, second = open_store(train), open_store(test)
     notes = check_splits(first, second, allow_overlap=allow_overlap)
+    check_labels(first, second, protocols=protocols)
     for store in (first, second):
         loaded.check_store(store)
     if loaded.trained_on(second):

@@ -13,7 +13,8 @@ import torch
 from scalefast.errors import InputError
 from scalefast.evaluation._evaluate import evaluate
 from scalefast.evaluation._outcome import Outcome
-from scalefast.evaluation.results import Results
+from scalefast.evaluation._run import open_store
+from scalefast.evaluation.results import Results, check_place
 
 if TYPE_CHECKING:
     from scalefast.features import FeatureStore
@@ -47,13 +48,22 @@ def evaluate_all(
         options: as of `evaluate`.
 
     Raises:
-        InputError: their numbers do not fit together, or as `evaluate`.
+        InputError: their numbers do not fit together, or as `evaluate`. StoreError: as `evaluate`.
     """
     count = max(len(runs), len(trains), len(tests))
     given = {"runs": len(runs), "training stores": len(trains), "test stores": len(tests)}
     if any(number not in (1, count) for number in given.values()):
         words = ", ".join(f"{number} {name}" for name, number in given.items())
         raise InputError(f"give as many of each, or one that goes with all; got {words}")
+
+    if out is not None:
+        check_place(out)
+    for train, test in zip(
+        list(trains) * (count // len(trains)), list(tests) * (count // len(tests)), strict=True
+    ):
+        open_store(train).check_compatible(
+            open_store(test)
+        )  # the last pair too before hours go into the first
 
     def told(i: int) -> Callable[[str], None] | None:
         return say if say is None or count == 1 else lambda text: say(f"{i + 1} of {count}, {text}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SplitCounts",
+    "check_labels",
     "check_splits",
     "class_labels",
     "class_names",
@@ -104,6 +106,28 @@ def regression_targets(store: FeatureStore) -> Tensor:
         )
     assert store.labels is not None
     return store.labels.double().reshape(len(store), -1)
+
+
+def check_labels(train: FeatureStore, test: FeatureStore, *, protocols: Sequence[str]) -> None:
+    """Refuse labels that one of the protocols has no use for, before the others have taken hours.
+
+    Raises:
+        InputError: classes where numbers are needed, the reverse, or a single class.
+    """
+    for store in (train, test):
+        if "regression" in protocols:
+            regression_targets(store)
+        if set(protocols) - {"regression"}:
+            class_labels(store)
+    needing = [
+        (train, set(protocols) - {"regression", "clustering"}),
+        (test, {"clustering"} & set(protocols)),
+    ]
+    for store, asked in needing:
+        if asked and len(class_labels(store).unique()) < 2:
+            raise InputError(
+                f"{store.path}: all videos are of one class; {', '.join(sorted(asked))} needs at least 2 classes"
+            )
 
 
 def class_names(train: FeatureStore, test: FeatureStore) -> tuple[str, ...] | None:

@@ -13,7 +13,7 @@ import torch
 
 from scalefast import FeatureStore
 from scalefast.cli import main
-from scalefast.errors import InputError
+from scalefast.errors import InputError, StoreError
 from scalefast.evaluation import average, bootstrap_interval, evaluate, evaluate_all, initial_model
 from scalefast.evaluation.comparison import Difference
 from scalefast.model import SCALE
@@ -107,6 +107,18 @@ def test_numbers_that_do_not_fit_are_refused(counts: tuple[int, int, int], messa
     given: list[Any] = [["nowhere"] * count for count in counts]
     with pytest.raises(InputError, match=message):
         evaluate_all(given[0], trains=given[1], tests=given[2])
+
+
+def test_what_cannot_be_is_told_before_the_first_evaluation(
+    models: list[SCALE], stores: Stores, make_store: Make, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    narrow = make_store("narrow", dim=25)
+    with pytest.raises(StoreError, match="cannot be mixed"):
+        evaluate_all([models[1]], trains=[stores[0]], tests=[stores[1], narrow], say=told.append)
+    with pytest.raises(InputError, match="this is a folder"):
+        evaluate_all([models[1]] * 2, trains=[stores[0]], tests=[stores[1]], out=tmp_path, say=told.append)
+    assert told == []
 
 
 def test_nothing_and_different_protocols_have_no_mean(models: list[SCALE], stores: Stores) -> None:

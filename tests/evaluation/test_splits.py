@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from scalefast.errors import InputError, StoreError
-from scalefast.evaluation.data import check_splits, count_split
+from scalefast.evaluation.data import check_labels, check_splits, count_split
 
 Make = Callable[..., Any]
 
@@ -161,3 +161,28 @@ def test_counts_of_a_store_made_from_arrays(make_store: Make) -> None:
     counts = count_split(make_store("videos", videos=10, ragged=True))
     assert (counts.listed, counts.lost, counts.short) == (None, None, None)
     assert (counts.used, counts.clips, counts.classes) == (10, 2 * (3 + 4 + 5 + 6 + 7), 4)
+
+
+@pytest.mark.parametrize(
+    ("labels", "protocols", "message"),
+    [
+        (torch.arange(40) % 4, ("knn", "regression"), r"train: this store has labels of torch\.int64"),
+        (torch.rand(40), ("regression", "knn"), r"train: labels are torch\.float32"),
+        (
+            torch.zeros(40, dtype=torch.int64),
+            ("linear", "knn"),
+            r"train: .*one class; knn, linear needs at least 2",
+        ),
+        (
+            torch.zeros(40, dtype=torch.int64),
+            ("clustering",),
+            r"test: .*one class; clustering needs at least 2",
+        ),
+    ],
+)
+def test_labels_that_a_protocol_has_no_use_for(
+    make_store: Make, labels: torch.Tensor, protocols: tuple[str, ...], message: str
+) -> None:
+    train, test = (make_store(name, labels=labels, classes=None) for name in ("train", "test"))
+    with pytest.raises(InputError, match=message):
+        check_labels(train, test, protocols=protocols)
