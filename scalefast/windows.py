@@ -61,9 +61,11 @@ def cut_windows(
         overwrite: replace a store at `out`.
 
     Raises:
-        InputError: fewer than one clip, or a video with fewer than a window. StoreError: `out` exists.
+        InputError: fewer than one clip, a video with fewer than a window, or `out` is `store` itself.
+        StoreError: `out` exists.
     """
     opened = open_store(store)
+    _check_apart(opened, out)
     counts = _windows(opened, clips)
     features, places = zip(*(_cut(opened, row, clips, positions) for row in range(len(opened))), strict=True)
     video = torch.repeat_interleave(torch.arange(len(opened)), counts)
@@ -109,6 +111,7 @@ def join_windows(
         InputError, StoreError: as `cut_windows`, or the model is of another feature dimension.
     """
     opened, home = open_store(store), default_device(device)
+    _check_apart(opened, out)
     loaded = load(run, device=home)
     if opened.feature_dim != loaded.model.feature_dim:
         raise InputError(
@@ -139,6 +142,14 @@ def join_windows(
         },
         overwrite=overwrite,
     )
+
+
+def _check_apart(store: FeatureStore, out: str | os.PathLike[str]) -> None:
+    """Refuse to write over what is read: `overwrite` means an older result, not hours of extraction."""
+    if Path(out).resolve() == Path(store.path).resolve():
+        raise InputError(
+            f"{os.fspath(out)}: this is the store of long videos itself; name another one to make"
+        )
 
 
 def _windows(store: FeatureStore, clips: int) -> Tensor:

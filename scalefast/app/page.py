@@ -73,8 +73,10 @@ def serve(
         block: wait until interrupted.
 
     Raises:
-        InputError: the address cannot be listened on. MissingExtraError: gradio is not installed.
+        InputError: the address cannot be listened on, or is none. MissingExtraError: gradio is not installed.
     """
+    if not 0 <= port <= 65535:
+        raise InputError(f"a port must be a number from 0 to 65535, got {port = }")
     gr = _gradio()
     page = build_page(browser, title=title)
     # The system's fonts: the theme's own would be asked of another machine.

@@ -124,6 +124,12 @@ def test_verb_serves_until_it_is_interrupted(films: Any, tmp_path: Path) -> None
             server.kill()
 
 
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_port_that_is_none(browser: Browser, port: int) -> None:
+    with pytest.raises(InputError, match=f"a port must be a number from 0 to 65535, got port = {port}"):
+        serve(browser, port=port, block=False)
+
+
 def test_port_that_is_taken(browser: Browser) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

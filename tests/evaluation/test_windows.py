@@ -149,3 +149,14 @@ def test_what_does_not_fit_is_refused(tmp_path):
     ):
         join_windows(SCALE(5, hidden_dim=32), store, out=tmp_path / "s", clips=3)
     assert not (tmp_path / "w").exists() and not (tmp_path / "s").exists()
+
+
+def test_the_store_that_is_read_is_never_replaced(tmp_path):
+    long = FeatureStore.create(tmp_path / "long", features=torch.randn(2, 6, 16))
+    (tmp_path / "link").symlink_to(tmp_path / "long")
+    for out in (tmp_path / "long", tmp_path / "link"):
+        with pytest.raises(InputError, match="the store of long videos itself"):
+            cut_windows(long, out=out, clips=3, overwrite=True)
+        with pytest.raises(InputError, match="the store of long videos itself"):
+            join_windows(SCALE(16, hidden_dim=32, num_layers=1), long, out=out, clips=3, overwrite=True)
+    assert FeatureStore.open(tmp_path / "long").features.shape == (2, 6, 16)
