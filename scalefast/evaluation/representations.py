@@ -124,7 +124,8 @@ def represent(
         for name in ("mean", "std", "max", "refined", "cls", "recommended")
     }
     whole = Representations(**columns)
-    check_finite_rows(whole.ensemble, store.ids, what="the model's output for a clip")
+    for part in (whole.mean, whole.refined, whole.cls):
+        check_finite_rows(part, store.ids, what="the model's output for a clip")
     return whole
 
 
@@ -235,6 +236,8 @@ def _batches(
     rows = max(1, batch_clips // int(store.lengths.max()))
     for start in range(0, len(store), rows):
         features, positions, lengths = store.sets(slice(start, start + rows))
+        # Once, before the check, which would convert them for itself; a GPU is sent the narrow numbers.
+        features = features.float() if device.type == "cpu" else features
         ids = store.ids[start : start + rows]
         check_finite_rows(features, ids, what=f"{store.path}: a feature")
         check_finite_rows(positions, ids, what=f"{store.path}: a position")
