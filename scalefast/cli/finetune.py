@@ -133,4 +133,6 @@ def run(args: Args) -> int:
             f"{args.out}: {result.labelled} labelled videos, {result.run.steps} steps; test accuracy "
             f"{accuracy.video:.1%} of videos, {accuracy.clip:.1%} of clips"
         )
+        if result.trained_on:
+            print(f"note: {result.trained_on} of the test videos were trained on, so this promises too much")
     return 0

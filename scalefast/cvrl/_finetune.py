@@ -79,6 +79,8 @@ class Finetuned:
     """The run folder, a backbone folder with the head beside it."""
     labelled: int
     """Training videos whose labels were used."""
+    trained_on: int
+    """Test videos whose very files were trained on: their labels were known, so the accuracy promises too much."""
     accuracy: ClipAccuracy | None
     """On the test videos; None in the processes that are not the first."""
 
@@ -163,8 +165,13 @@ def finetune(
     accuracy = world.on_main(
         lambda: _judge(built[0], test, classes=classes, config=config, backbone=loaded, workers=workers)
     )
-    world.on_main(lambda: _write_results(run.folder, accuracy, labelled=len(chosen), test=len(test)))
-    return Finetuned(run=run, labelled=len(chosen), accuracy=accuracy)
+    trained_on = _in_both(chosen, test)
+    world.on_main(
+        lambda: _write_results(
+            run.folder, accuracy, labelled_videos=len(chosen), test_videos=len(test), trained_on=trained_on
+        )
+    )
+    return Finetuned(run=run, labelled=len(chosen), trained_on=trained_on, accuracy=accuracy)
 
 
 def _judge(
@@ -203,8 +210,18 @@ def _judge(
     return ClipAccuracy(clip=clips / views, video=videos / len(test))
 
 
-def _write_results(folder: Path, accuracy: ClipAccuracy, *, labelled: int, test: int) -> None:
-    told = {"finetune": dataclasses.asdict(accuracy), "labelled_videos": labelled, "test_videos": test}
+def _in_both(train: VideoList, test: VideoList) -> int:
+    """Test videos whose file is a training video's: links count, copies do not."""
+
+    def place(entry: VideoEntry) -> str:
+        return entry.path if isinstance(entry.path, str) else os.path.realpath(entry.path)
+
+    known = {place(entry) for entry in train}
+    return sum(place(entry) in known for entry in test)
+
+
+def _write_results(folder: Path, accuracy: ClipAccuracy, **counts: int) -> None:
+    told = {"finetune": dataclasses.asdict(accuracy), **counts}
     write_atomically(folder / RESULTS_NAME, (json.dumps(told, indent=2) + "\n").encode())
 
 

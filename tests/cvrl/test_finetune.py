@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -44,10 +45,39 @@ def tuned(videos, start, settings, tmp_path_factory):
     return finetune(start, train=videos, test=videos, out=out, config=settings, workers=2, progress=False)
 
 
+@pytest.fixture
+def judged(tuned, videos, start, settings):
+    """Judges the finished run by some test videos."""
+
+    def judge(test):
+        return finetune(
+            start,
+            train=videos,
+            test=test,
+            out=tuned.run.folder,
+            config=settings,
+            resume=True,
+            workers=1,
+            progress=False,
+        )
+
+    return judge
+
+
 def test_it_learns_its_training_videos(tuned):
     assert tuned.labelled == 8 and tuned.accuracy.video >= 0.75
     told = json.loads((tuned.run.folder / "results.json").read_text())
     assert told["finetune"] == dataclasses.asdict(tuned.accuracy) and told["test_videos"] == 8
+
+
+def test_test_videos_that_were_trained_on_are_counted(tuned, videos, judged, tmp_path):
+    assert tuned.trained_on == 8
+    link, copy = tmp_path / "link.mp4", tmp_path / "copy.mp4"
+    link.symlink_to(videos[0].path)
+    shutil.copy(videos[1].path, copy)
+    test = [dataclasses.replace(videos[i], path=path) for i, path in enumerate((link, copy))]
+    assert judged(VideoList(entries=tuple(test), classes=videos.classes)).trained_on == 1
+    assert json.loads((tuned.run.folder / "results.json").read_text())["trained_on"] == 1
 
 
 def test_the_folder_is_a_backbone(tuned, start):
@@ -55,17 +85,8 @@ def test_the_folder_is_a_backbone(tuned, start):
     assert after.describe()["source"]["kind"] == "fine-tuned" and after.weights_hash != before.weights_hash
 
 
-def test_a_finished_run_judges_the_same_again(tuned, videos, start, settings):
-    again = finetune(
-        start,
-        train=videos,
-        test=videos,
-        out=tuned.run.folder,
-        config=settings,
-        resume=True,
-        workers=1,
-        progress=False,
-    )
+def test_a_finished_run_judges_the_same_again(tuned, videos, judged):
+    again = judged(videos)
     assert again.accuracy == tuned.accuracy and again.run.resumed_from == again.run.steps
 
 
@@ -113,26 +134,14 @@ def test_labels_that_do_not_fit(videos, start, settings, tmp_path, change, messa
     assert not (tmp_path / "run").exists()
 
 
-def test_names_decide_which_class_a_number_means(tuned, videos, start, settings):
+def test_names_decide_which_class_a_number_means(videos, judged):
     """A folder of test videos without one of the classes numbers the others anew: "right" is its 0, not its 1."""
     right = [entry for entry in videos if videos.classes[entry.label] == "right"]
     alone = VideoList(
         entries=tuple(dataclasses.replace(entry, label=0) for entry in right), classes=("right",)
     )
     same = VideoList(entries=tuple(right), classes=videos.classes)
-    found = [
-        finetune(
-            start,
-            train=videos,
-            test=test,
-            out=tuned.run.folder,
-            config=settings,
-            resume=True,
-            workers=1,
-            progress=False,
-        ).accuracy
-        for test in (alone, same)
-    ]
+    found = [judged(test).accuracy for test in (alone, same)]
     assert found[0] == found[1] and found[0].video > 0.5
 
 
@@ -153,20 +162,11 @@ def test_class_names_without_a_training_video(videos, start, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_test_video_that_does_not_decode_is_named(tuned, videos, start, settings, tmp_path):
+def test_a_test_video_that_does_not_decode_is_named(videos, judged, tmp_path):
     absent = dataclasses.replace(videos[0], path=tmp_path / "absent.mp4")
     test = VideoList(entries=(absent, *videos.entries[1:]))
     with pytest.raises(DataError, match=f"{absent.id}: the test video does not decode"):
-        finetune(
-            start,
-            train=videos,
-            test=test,
-            out=tuned.run.folder,
-            config=settings,
-            resume=True,
-            workers=1,
-            progress=False,
-        )
+        judged(test)
 
 
 @pytest.mark.parametrize(
