@@ -13,9 +13,9 @@ import itertools
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scalefast._linear import Linear
 from scalefast.kernels import RandomState
 from scalefast.model import padding
 
@@ -33,7 +33,8 @@ class Head(nn.Module):
 
     def __init__(self, rows: Tensor) -> None:
         super().__init__()
-        mean, scale = rows.float().mean(0), rows.float().std(0, unbiased=False)
+        rows = rows if rows.dtype == torch.float64 else rows.float()
+        mean, scale = rows.mean(0), rows.std(0, unbiased=False)
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale.masked_fill(scale <= 1e-6 * (1 + mean.abs()), 1.0))
 
@@ -61,7 +62,7 @@ class ClipMLP(Head):
     def __init__(self, rows: Tensor, num_classes: int, *, widths: tuple[int, ...] = MLP_WIDTHS) -> None:
         super().__init__(rows)
         sizes = (rows.shape[1], *widths)
-        layers = [part for a, b in itertools.pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU())]
+        layers = [part for a, b in itertools.pairwise(sizes) for part in (Linear(a, b), nn.ReLU())]
         self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], num_classes))
 
     def forward(self, tokens: Tensor, positions: Tensor, lengths: Tensor, rng: RandomState) -> Tensor:
@@ -120,18 +121,29 @@ class AttentiveProbe(Head):
         self.q, self.kv, self.out = (
             nn.Linear(width, width),
             nn.Linear(width, 2 * width),
-            nn.Linear(width, width),
+            Linear(width, width),
         )
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.mlp = nn.Sequential(Linear(width, 4 * width), nn.GELU(), Linear(4 * width, width))
         self.linear = nn.Linear(width, num_classes)
 
     def forward(self, tokens: Tensor, positions: Tensor, lengths: Tensor, rng: RandomState) -> Tensor:
         """`[B, 1, C]`."""
         tokens = self.norm1(self.standardised(tokens))
-        query = self.query.expand(len(tokens), 1, -1)
-        parts = (self.q(query), *self.kv(tokens).chunk(2, dim=-1))
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
-        present = ~padding(lengths, tokens.shape[1])[:, None, None]
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=present)
-        x = query + self.out(attended.transpose(1, 2).flatten(2))
-        return self.linear(x + self.mlp(self.norm2(x)))
+        attended = self._attend(tokens, padding(lengths, tokens.shape[1]))
+        x = self.query + self.out(attended)
+        return self.linear(x + self.mlp(self.norm2(x)))[:, None]
+
+    def _attend(self, tokens: Tensor, absent: Tensor) -> Tensor:
+        """`[B, V, W]` -> `[B, W]`: multi-head attention of the one query.
+
+        All videos share the query, so q . (K x) is (K' q) . x and the mean of the V x is V times the mean of the x:
+        the products with K and V are taken once, or once a video, instead of once a clip. What the bias of K adds is
+        the same for all clips, and the softmax takes it out.
+        """
+        q = self.q(self.query).unflatten(0, (self.heads, -1))
+        to_key, to_value = (part.unflatten(0, (self.heads, -1)) for part in self.kv.weight.chunk(2))
+        direction = torch.einsum("hd,hdw->hw", q / q.shape[1] ** 0.5, to_key)
+        weight = (tokens @ direction.mT).masked_fill(absent[..., None], -torch.inf).softmax(1)
+        pooled = weight.mT @ tokens
+        heads = torch.einsum("bhw,hdw->bhd", pooled, to_value)
+        return heads.flatten(1) + self.kv.bias.chunk(2)[1]
