@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from scalefast._text import counted
+
 if TYPE_CHECKING:
     from scalefast.cli.pretrain import Args
     from scalefast.online import OnlineVideos
@@ -26,7 +28,7 @@ def end_to_end(args: Args, source: OnlineVideos, config: PretrainConfig) -> int:
             "--keep stores the features of a frozen backbone; with --unfreeze-last they change every step"
         )
     if source.positions != "paper":
-        raise InputError(f"--unfreeze-last takes --clip-positions paper, not {source.positions}")
+        raise InputError(f"--unfreeze-last takes --positions paper, not {source.positions}")
     result = pretrain_end_to_end(
         source.videos,
         source.backbone,
@@ -42,6 +44,6 @@ def end_to_end(args: Args, source: OnlineVideos, config: PretrainConfig) -> int:
     )
     if result.is_main:
         losses = ", ".join(f"{name} {value:.4f}" for name, value in result.losses.items())
-        print(f"{result.folder}: {result.steps} steps; last line of the log: {losses}")
+        print(f"{result.folder}: {counted(result.steps, 'step')}; last line of the log: {losses}")
         print(f"to judge it: scalefast extract VIDEOS --backbone {result.folder}/backbone --out STORE")
     return 0

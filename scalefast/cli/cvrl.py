@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from scalefast._text import counted
+
 if TYPE_CHECKING:
     from scalefast.cvrl import CVRLConfig
 
@@ -159,7 +161,7 @@ def run(args: Args) -> int:
         raise
     if result.is_main:
         losses = ", ".join(f"{name} {value:.4f}" for name, value in result.losses.items())
-        print(f"{result.folder}: {result.steps} steps{f'; {losses}' if losses else ''}")
+        print(f"{result.folder}: {counted(result.steps, 'step')}{f'; {losses}' if losses else ''}")
         print(f"to use it: scalefast extract VIDEOS --backbone {result.folder} --out STORE")
     return 0
 

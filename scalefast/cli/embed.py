@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from scalefast._text import counted
+
 __all__ = ["Args", "run"]
 
 
@@ -50,5 +52,5 @@ def run(args: Args) -> int:
     widths = ", ".join(
         f"{name} {getattr(vectors, name).shape[1]}" for name in ("mean", "cls", "ensemble", "recommended")
     )
-    print(f"{args.out}: {len(vectors.ids)} videos; dimensions: {widths}")
+    print(f"{args.out}: {counted(len(vectors.ids), 'video')}; dimensions: {widths}")
     return 0

@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from scalefast._protocols import Protocol
+from scalefast._text import counted
 
 __all__ = ["Args", "run"]
 
@@ -93,8 +94,8 @@ def run(args: Args) -> int:
         print(f"mean squared error: {', '.join(f'{name} {error:.4g}' for name, error in errors.items())}")
     for name, split in (("training", results.train), ("test", results.test)):
         listed = "" if split.listed is None else f" of {split.listed} listed ({split.lost} bad or missing)"
-        classes = "" if split.classes is None else f", {split.classes} classes"
-        print(f"{name}: {split.used} videos{listed}, {split.clips} clips{classes}")
+        classes = "" if split.classes is None else f", {counted(split.classes, 'class')}"
+        print(f"{name}: {counted(split.used, 'video')}{listed}, {counted(split.clips, 'clip')}{classes}")
     several = max(map(len, (args.runs, args.train, args.test)))
     each = "" if several == 1 else f", and each evaluation beside it ({args.out.stem}-1 to -{several})"
     print(f"written: {args.out}{each}")

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from scalefast._text import counted
+
 __all__ = ["Args", "run"]
 
 _Whole = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
@@ -130,8 +132,8 @@ def run(args: Args) -> int:
     if result.run.is_main and result.accuracy is not None:
         accuracy = result.accuracy
         print(
-            f"{args.out}: {result.labelled} labelled videos, {result.run.steps} steps; test accuracy "
-            f"{accuracy.video:.1%} of videos, {accuracy.clip:.1%} of clips"
+            f"{args.out}: {counted(result.labelled, 'labelled video')}, {counted(result.run.steps, 'step')}; "
+            f"test accuracy {accuracy.video:.1%} of videos, {accuracy.clip:.1%} of clips"
         )
         if result.trained_on:
             print(f"note: {result.trained_on} of the test videos were trained on, so this promises too much")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from scalefast._text import counted
 from scalefast.cli._end_to_end import end_to_end
 from scalefast.cli._online import OnlineOptions, online_videos
 
@@ -192,7 +193,7 @@ def run(args: Args) -> int:
         raise
     if result.is_main:
         losses = ", ".join(f"{name} {value:.4f}" for name, value in result.losses.items())
-        print(f"{result.folder}: {result.steps} steps; last line of the log: {losses}")
+        print(f"{result.folder}: {counted(result.steps, 'step')}; last line of the log: {losses}")
     return 0
 
 

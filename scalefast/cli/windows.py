@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from scalefast._text import counted
+
 __all__ = ["Args", "run"]
 
 
@@ -49,7 +51,7 @@ def run(args: Args) -> int:
         made = cut_windows(
             args.store, out=args.out, clips=args.clips, positions=args.positions, overwrite=args.overwrite
         )
-        print(f"{args.out}: {len(made)} windows of {args.clips} clips")
+        print(f"{args.out}: {counted(len(made), 'window')} of {counted(args.clips, 'clip')}")
         return 0
     made = join_windows(
         args.run,
@@ -61,6 +63,7 @@ def run(args: Args) -> int:
         overwrite=args.overwrite,
     )
     print(
-        f"{args.out}: {len(made)} videos, {int(made.lengths.sum())} windows, {made.feature_dim} numbers each"
+        f"{args.out}: {counted(len(made), 'video')}, {counted(int(made.lengths.sum()), 'window')}, "
+        f"{made.feature_dim} numbers each"
     )
     return 0

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from scalefast._files import write_atomically
+from scalefast._text import counted
 from scalefast.errors import InputError
 from scalefast.training.distributed import World
 from scalefast.video import ClipRecipe, LedgerRow, VideoEntry, VideoList, read_ledger, scan_videos
@@ -58,7 +59,9 @@ def usable_videos(
     usable = [entry for entry, row in zip(videos, rows, strict=True) if row.status in ("ok", "short")]
     lost = [row for row in rows if row.status not in ("ok", "short")]
     if not usable:
-        raise InputError(f"{videos.source}: none of the {len(rows)} listed videos decodes; see {own}")
+        raise InputError(
+            f"{videos.source}: none of the {counted(len(rows), 'listed video')} decodes; see {own}"
+        )
     if lost:
         first = f"{lost[0].path}: {lost[0].reason or lost[0].status}"
         say(f"{len(rows)} listed = {len(usable)} used + {len(lost)} bad or missing ({first}, ...; see {own})")
@@ -68,5 +71,6 @@ def usable_videos(
 def _check(rows: Sequence[LedgerRow], videos: VideoList, *, source: str) -> None:
     if [row.path for row in rows] != [entry.id for entry in videos]:
         raise InputError(
-            f"{source}: a ledger of another list: {len(rows)} rows for {len(videos)} videos, or other names"
+            f"{source}: a ledger of another list: {counted(len(rows), 'row')} for {counted(len(videos), 'video')}, "
+            "or other names"
         )

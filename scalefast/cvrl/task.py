@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from scalefast import kernels
 from scalefast._collectives import gather_rows, global_mean, global_offset
+from scalefast._text import counted
 from scalefast.errors import InputError
 
 __all__ = ["CVRLLosses", "CVRLTask"]
@@ -105,7 +106,9 @@ class CVRLTask(nn.Module):
         )  # fp32: the temperature is small, bf16 would cost two digits
         keys = gather_rows(unit, group)
         if len(keys) < 4 or len(unit) % 2:
-            raise InputError(f"NT-Xent contrasts pairs of at least 2 videos; got {len(keys)} clips in all")
+            raise InputError(
+                f"NT-Xent contrasts pairs of at least 2 videos; got {counted(len(keys), 'clip')} in all"
+            )
         own = torch.arange(len(unit), device=unit.device) + global_offset(len(unit), group)
         out = kernels.sparse_infonce(
             unit,

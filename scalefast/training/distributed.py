@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from scalefast._text import counted
 from scalefast.errors import InputError, TrainingError
 from scalefast.training.gradients import average_gradients
 
@@ -146,5 +147,5 @@ def _device(device: str | torch.device | None) -> torch.device:
             place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         count = torch.cuda.device_count()
         if place.index >= count:
-            raise InputError(f"device {str(place)!r} is not there: this machine has {count} GPUs")
+            raise InputError(f"device {str(place)!r} is not there: this machine has {counted(count, 'GPU')}")
     return place

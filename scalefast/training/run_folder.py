@@ -89,31 +89,22 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Keep other processes from writing this run at the same time, where the system has such locks.
 
-        The lock sits on the folder itself and ends with the process, so that a killed run leaves none behind.
+        The lock sits on the folder itself and ends with the process, so that a killed run leaves none behind. Folders
+        that were made for it go again if nothing was written: a run that is refused leaves no trace.
 
         Raises:
             TrainingError: another process is writing here, or the folder cannot be made.
         """
+        absent = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         with disk_errors(self.path, advice="Choose another folder."):
             self.path.mkdir(parents=True, exist_ok=True)
         try:
-            import fcntl
-        except ImportError:  # no such locks on this system
-            yield
-            return
-        descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise TrainingError(
-                    f"{self.path}: another process is writing this run; wait for it or stop it"
-                ) from None
-            except OSError:
-                pass  # a file system without locks
-            yield
+            with _exclusively(self.path):
+                yield
         finally:
-            os.close(descriptor)
+            with contextlib.suppress(OSError):  # not empty, as it should be
+                for folder in absent:
+                    folder.rmdir()
 
     def begin(self, record: Mapping[str, Any], *, resuming: bool) -> None:
         """Make the folder ready: an old run goes and run.json is written, or it must agree.
@@ -148,6 +139,28 @@ class RunFolder:
                 leftover.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def _exclusively(folder: Path) -> Iterator[None]:
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TrainingError(
+                f"{folder}: another process is writing this run; wait for it or stop it"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def build_record(
     config: PretrainConfig, *, store: Mapping[str, Any], model: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -180,7 +193,10 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def _differences(part: str, there: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each field of `part` that is not the same, fields of its own objects by their own names."""
     for name in [*now[part], *(name for name in there[part] if name not in now[part])]:
         old, new = there[part].get(name), now[part].get(name)
-        if json.dumps(old, sort_keys=True) != json.dumps(new, sort_keys=True):
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from (f"{part}.{told}" for told in _differences(name, there[part], now[part]))
+        elif json.dumps(old, sort_keys=True) != json.dumps(new, sort_keys=True):
             yield f"{part}.{name} was {old!r} and is now {new!r}"

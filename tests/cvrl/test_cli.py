@@ -87,6 +87,6 @@ def test_finetuning_says_its_accuracy(videos, tmp_path, capsys):
         "--quiet",
     ]
     assert main([*words, *options, "--device", "cpu", "--labels", "0.5"]) == 0
-    assert "tuned: 4 labelled videos, 1 steps; test accuracy " in capsys.readouterr().out
+    assert "tuned: 4 labelled videos, 1 step; test accuracy " in capsys.readouterr().out
     assert main([*words, *options, "--labels", "2"]) == 2
     assert "label_share must be above 0 and at most 1, not 2.0" in capsys.readouterr().err

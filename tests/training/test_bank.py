@@ -183,7 +183,7 @@ def test_auto_streams_what_does_not_fit(store: FeatureStore, monkeypatch: pytest
         ({"memory_gib": float("nan")}, "bank_memory must be a number of GiB of at least 0, not nan"),
         (
             {"residence": "resident", "memory_gib": 0.0},
-            "the features take 0.00 GiB, more than the 0.00 GiB that bank_memory allows (cpu); take bank='stream'",
+            "the features take 11.72 KiB, more than the 0 bytes that bank_memory allows (cpu); take bank='stream'",
         ),
     ],
 )

@@ -71,9 +71,15 @@ def test_errors_are_one_line_and_leave_the_run_alone(
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
-def test_a_store_that_is_not_there_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["pretrain", str(tmp_path / "none"), "--out", str(tmp_path / "run")]) == 2
+def test_a_store_that_is_not_there_is_an_error_and_leaves_no_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["pretrain", str(tmp_path / "none"), "--out", str(tmp_path / "runs" / "run")]) == 2
     assert "there is no such feature store" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "empty").mkdir()
+    assert main(["pretrain", str(tmp_path / "none"), "--out", str(tmp_path / "empty")]) == 2
+    assert (tmp_path / "empty").is_dir()  # the user's own, made before
 
 
 def test_a_bank_above_its_memory_is_streamed_and_that_is_said(
@@ -157,5 +163,5 @@ def test_torchrun_prints_the_result_once(store: FeatureStore, tmp_path: Path, ru
     words = ["pretrain", store.path, "--out", tmp_path / "run", "--epochs=1", *SMALL]
     done = run_program("-m", "scalefast", *words, processes=2)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("1 steps; last line of the log") == 1
+    assert done.stdout.count("1 step; last line of the log") == 1
     assert load_run(tmp_path / "run").finished

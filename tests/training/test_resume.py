@@ -12,6 +12,7 @@ import pytest
 from scalefast import FeatureStore, kernels
 from scalefast.errors import InputError
 from scalefast.training import PretrainConfig, RunResult, load_run, pretrain
+from scalefast.training.run_folder import RunFolder
 
 SAME = ("model.safetensors", "config.json", "pretraining.safetensors", "run.json", "log.jsonl")
 LAST = "checkpoints/step-00000012.safetensors"  # weights and optimiser state
@@ -157,6 +158,19 @@ def test_another_store_is_refused_by_field(
         pretrain(make_store(seed=1), out=interrupted, resume=True, progress=False)
     with pytest.raises(InputError, match=r"store.videos was 25 and is now 26; store.features_crc32 was"):
         pretrain(make_store(26), out=interrupted, resume=True, progress=False)
+
+
+def test_of_a_long_provenance_only_what_differs_is_shown(tmp_path: Path) -> None:
+    record = {"config": {}, "model": {}, "versions": {}}
+    before = {"provenance": {"backbone": {"name": "r3d-tiny", "stride": 4}, "seed": 0, "gone": 1}}
+    now = {"provenance": {"backbone": {"name": "r3d-tiny", "stride": 2}, "seed": 0}}
+    RunFolder(tmp_path).begin({**record, "store": before}, resuming=False)
+    with pytest.raises(InputError) as caught:
+        RunFolder(tmp_path).begin({**record, "store": now}, resuming=True)
+    assert str(caught.value) == (
+        f"{tmp_path} cannot be resumed: store.provenance.backbone.stride was 4 and is now 2; "
+        "store.provenance.gone was 1 and is now None"
+    )
 
 
 def test_other_circumstances_are_said(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from scalefast._text import counted
 from scalefast.errors import DataError, InputError
 from scalefast.training._bytes import Crc32
 
@@ -60,8 +61,8 @@ def check_sets(store: FeatureStore, *, views: int) -> None:
     if most < 2 * views:
         remedy = f"extract more clips, or take views={most // 2}" if most > 1 else "extract more clips"
         raise InputError(
-            f"the store holds {most} clips a video, but two disjoint sets of views={views} need {2 * views}: "
-            f"{remedy}"
+            f"the store holds {counted(most, 'clip')} a video, but two disjoint sets of views={views} need "
+            f"{2 * views}: {remedy}"
         )
 
 

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from scalefast._text import size_of
 from scalefast.errors import InputError
 
 __all__ = ["Place", "Residence", "free_memory", "place"]
@@ -58,7 +59,7 @@ def place(
         most = free if limit_gib is None else limit_gib * _GIB
         if nbytes > most:
             raise InputError(
-                f"the features take {_size(nbytes)}, more than the {_size(most)} that "
+                f"the features take {size_of(nbytes)}, more than the {size_of(most)} that "
                 f"{'are free' if limit_gib is None else 'bank_memory allows'} ({device.type}); take bank='stream'"
             )
         return Place(False, "")
@@ -67,7 +68,7 @@ def place(
         return Place(False, "")
     return Place(
         True,
-        f"the features take {_size(nbytes)}, more than the {_size(most)} that they may "
+        f"the features take {size_of(nbytes)}, more than the {size_of(most)} that they may "
         f"({device.type} memory): they are streamed from the store, the same batches",
     )
 
@@ -98,10 +99,6 @@ def _number(path: Path, pattern: str) -> float:
     except OSError:
         return math.inf
     return float(found[1]) if found else math.inf
-
-
-def _size(nbytes: float) -> str:
-    return f"{nbytes / _GIB:.2f} GiB"
 
 
 def local_processes() -> int:
