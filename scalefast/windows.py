@@ -18,14 +18,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
 
 from scalefast.errors import InputError
-from scalefast.evaluation._run import default_device, load, open_store
+from scalefast.evaluation._run import LoadedRun, default_device, load, open_store
 from scalefast.evaluation.representations import represent_sets
 
 if TYPE_CHECKING:
@@ -77,11 +78,7 @@ def cut_windows(
         labels=None if opened.labels is None else opened.labels[video],
         ids=[f"{opened.ids[v]}#{n:04d}" for v, n in zip(video.tolist(), number.tolist(), strict=True)],
         classes=opened.classes,
-        provenance={
-            **opened.provenance,
-            **({"positions": "paper"} if positions == "paper" else {}),
-            "windows": {"clips": clips},
-        },
+        provenance=_of_windows(opened, clips=clips, positions=positions),
         overwrite=overwrite,
     )
 
@@ -108,16 +105,15 @@ def join_windows(
         device: where to compute.
 
     Raises:
-        InputError, StoreError: as `cut_windows`, or the model is of another feature dimension.
+        InputError: as of `cut_windows`; or the model is of another feature dimension, or was trained on windows of
+            another number of clips.
+        StoreError: as of `cut_windows`; or the model was trained on features of another backbone, on other clips or
+            another form of positions.
     """
     opened, home = open_store(store), default_device(device)
     _check_apart(opened, out)
     loaded = load(run, device=home)
-    if opened.feature_dim != loaded.model.feature_dim:
-        raise InputError(
-            f"{opened.path}: its features have {opened.feature_dim} dimensions, but {loaded.name} was trained on "
-            f"{loaded.model.feature_dim}"
-        )
+    _check_run(loaded, opened, clips=clips, positions=positions)
     _windows(opened, clips)
     model = loaded.model.to(home).eval()
     vectors, places = [], []
@@ -138,6 +134,7 @@ def join_windows(
         provenance={
             "backbone": {"name": f"SCALE on windows of {clips} clips", "weights_hash": _hash(model)},
             "windows": {"clips": clips, "positions": positions},
+            **{key: opened.provenance[key] for key in ("positions",) if key in opened.provenance},
             "clips": opened.provenance,
         },
         overwrite=overwrite,
@@ -149,6 +146,33 @@ def _check_apart(store: FeatureStore, out: str | os.PathLike[str]) -> None:
     if Path(out).resolve() == Path(store.path).resolve():
         raise InputError(
             f"{os.fspath(out)}: this is the store of long videos itself; name another one to make"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Windows:
+    """What a check looks at of windows that are not kept in a store."""
+
+    path: str
+    feature_dim: int
+    provenance: dict[str, Any]
+
+
+def _of_windows(store: FeatureStore, *, clips: int, positions: WindowPositions) -> dict[str, Any]:
+    """Provenance of a store's windows."""
+    form = {"positions": "paper"} if positions == "paper" else {}
+    return {**store.provenance, **form, "windows": {"clips": clips}}
+
+
+def _check_run(loaded: LoadedRun, store: FeatureStore, *, clips: int, positions: WindowPositions) -> None:
+    """Refuse a run that was trained on windows of another kind; models that record nothing pass."""
+    provenance = _of_windows(store, clips=clips, positions=positions)
+    windows = _Windows(path=f"windows of {store.path}", feature_dim=store.feature_dim, provenance=provenance)
+    loaded.check_store(cast("FeatureStore", windows))
+    trained = ((loaded.record or {}).get("store", {}).get("provenance") or {}).get("windows", {})
+    if trained.get("clips", clips) != clips:
+        raise InputError(
+            f"{loaded.name} was trained on windows of {trained['clips']} clips, got {clips = }; give the same"
         )
 
 

@@ -160,3 +160,29 @@ def test_the_store_that_is_read_is_never_replaced(tmp_path):
         with pytest.raises(InputError, match="the store of long videos itself"):
             join_windows(SCALE(16, hidden_dim=32, num_layers=1), long, out=out, clips=3, overwrite=True)
     assert FeatureStore.open(tmp_path / "long").features.shape == (2, 6, 16)
+
+
+def test_a_run_on_other_windows_is_refused(tmp_path):
+    store = long_store(tmp_path / "long", [12, 12, 12, 12])
+    windows = cut_windows(store, out=tmp_path / "w", clips=4)
+    config = PretrainConfig(epochs=1, views=2, hidden_dim=32, head_dim=16, target_dim=16, projection_dim=16)
+    pretrain(windows, out=tmp_path / "run", config=config, progress=False)
+    with pytest.raises(InputError, match="was trained on windows of 4 clips, got clips = 3; give the same"):
+        join_windows(tmp_path / "run", store, out=tmp_path / "s", clips=3)
+    timed = FeatureStore.create(
+        tmp_path / "timed", features=store.features[:], positions=store.positions[:],
+        provenance={"positions": "seconds"},
+    )  # fmt: skip
+    with pytest.raises(StoreError, match="positions 'paper' and 'seconds'"):
+        join_windows(tmp_path / "run", timed, out=tmp_path / "s", clips=4, positions="kept")
+    assert not (tmp_path / "s").exists()
+    segments = join_windows(tmp_path / "run", timed, out=tmp_path / "s", clips=4)
+    assert (
+        segments.provenance["positions"] == "seconds"
+    )  # those of the sequence; stores of other forms do not mix
+    shares = FeatureStore.create(
+        tmp_path / "shares", features=store.features[:], positions=store.positions[:],
+        provenance={"positions": "fraction"},
+    )  # fmt: skip
+    with pytest.raises(StoreError, match="positions 'seconds' and 'fraction'"):
+        segments.check_compatible(join_windows(tmp_path / "run", shares, out=tmp_path / "f", clips=4))
