@@ -1,8 +1,7 @@
 """`SCALEPretraining` of several models of one shape at once: every product is one of stacked weights.
 
 What differs between the models is data: weights, temperature, mask, weights of the losses, and the seed and dropout by
-cohorts. Whatever has no weights (views, attention, dropout) goes through the same ops as one model's, the models' sets
-one behind the other.
+cohorts. `encoder.py` has SCALE itself.
 
 Shapes: `G` models, `g` of a cohort, `S` sets of the batch, two a video, `V` clips a set, `N` = 1 + V tokens, `D`
 feature, `H` width, `P` projection, `C` rows kept for masked clips.
@@ -10,7 +9,7 @@ feature, `H` width, `P` projection, `C` rows kept for masked clips.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,14 +18,12 @@ from torch.nn import functional as F
 
 from scalefast import kernels
 from scalefast.kernels import RandomState
-from scalefast.kernels.ops.philox import Site, dropout
 from scalefast.objective import koleo, variance_covariance
 from scalefast.pretraining import SCALEPretraining
 from scalefast.training.batched.contrast import contrast
+from scalefast.training.batched.encoder import Cohort, Weights, encode, linear
 
 __all__ = ["Drawn", "StackedTask"]
-
-Weights = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,64 +74,17 @@ class StackedTask:
         inputs = _spread([(d.inputs.flatten(0, 1), d.count) for d in drawn])
         positions = _spread([(d.positions.flatten(0, 1), d.count) for d in drawn])
         masks = torch.cat([d.masks for d in drawn])
-        tokens = self._tokens(w, inputs, positions, masks, drawn)
+        tokens = encode(
+            w, self._model, inputs, positions, masks=masks, cohorts=[self._cohort(d) for d in drawn]
+        )
         mcm_loss, mcm_accuracy, overflow = self._mcm(w, tokens, inputs, masks, drawn)
         cls = tokens[:, :, 0]
         set_loss, set_accuracy = self._set(w, cls)
         loss = self._total(mcm_loss, set_loss, cls.unflatten(1, (-1, 2)))
         return torch.stack([loss, mcm_loss, set_loss, mcm_accuracy, set_accuracy, overflow.to(loss.dtype)])
 
-    def _tokens(
-        self, w: Weights, inputs: Tensor, positions: Tensor, masks: Tensor, drawn: Sequence[Drawn]
-    ) -> Tensor:
-        """[G, S, N, H]: CLS and refined clips."""
-        x = _linear(w, "model.input_projection", inputs)
-        hidden = F.relu(_linear(w, "model.position_mlp.0", positions))
-        place = _linear(w, "model.position_mlp.2", hidden)
-        mask_token, cls = (
-            w[f"model.{name}_token"][:, None, None].to(x.dtype) for name in ("mask", "cls")
-        )  # [G, 1, 1, H]
-        x, place = (part.unflatten(1, masks.shape[1:]) for part in (x, place.to(x.dtype)))
-        x = torch.where(masks[..., None], mask_token, x) + place
-        x = torch.cat([cls.expand(-1, x.shape[1], -1, -1), x], dim=2)
-        for layer in range(self._model.num_layers):
-            x = self._block(w, layer, x, drawn)
-        return _norm(w, "model.norm", x)
-
-    def _block(self, w: Weights, layer: int, x: Tensor, drawn: Sequence[Drawn]) -> Tensor:
-        name, heads = f"model.blocks.{layer}", self._model.num_heads
-
-        def attend(part: Tensor, rng: RandomState | None, p: float) -> Tensor:
-            qkv = part.unflatten(-1, (3, heads, -1))
-            return kernels.set_attention_qkv(qkv, dropout_p=p, rng=rng).flatten(2)
-
-        def drop(x: Tensor, site: Site) -> Tensor:
-            def one(part: Tensor, rng: RandomState | None, p: float) -> Tensor:
-                return part if rng is None else dropout(part, rng, site=site, p=p)
-
-            return self._each(x, drawn, layer, one)
-
-        qkv = _linear(w, f"{name}.qkv", _norm(w, f"{name}.norm1", x))
-        attended = _linear(w, f"{name}.projection", self._each(qkv, drawn, layer, attend))
-        x = x + drop(attended, Site.PROJECTION_DROPOUT)
-        hidden = drop(F.gelu(_linear(w, f"{name}.fc1", _norm(w, f"{name}.norm2", x))), Site.HIDDEN_DROPOUT)
-        return x + drop(_linear(w, f"{name}.fc2", hidden), Site.OUTPUT_DROPOUT)
-
-    def _each(
-        self,
-        x: Tensor,
-        drawn: Sequence[Drawn],
-        layer: int,
-        act: Callable[[Tensor, RandomState | None, float], Tensor],
-    ) -> Tensor:
-        """`act` on each cohort's part of [G, S, N, W], as [g S, N, W]."""
-        done = []
-        for cohort in drawn:
-            p = self._tasks[cohort.models.start].model.dropout
-            rng = cohort.rng.at_layer(layer) if p > 0 else None
-            part = act(x[cohort.models].flatten(0, 1), rng, p)
-            done.append(part.unflatten(0, (cohort.count, -1)))
-        return done[0] if len(done) == 1 else torch.cat(done)
+    def _cohort(self, drawn: Drawn) -> Cohort:
+        return Cohort(drawn.models, drawn.rng, self._tasks[drawn.models.start].model.dropout)
 
     def _mcm(
         self, w: Weights, tokens: Tensor, inputs: Tensor, masks: Tensor, drawn: Sequence[Drawn]
@@ -191,24 +141,10 @@ def _spread(parts: Sequence[tuple[Tensor, int]]) -> Tensor:
     return spread[0] if len(spread) == 1 else torch.cat(spread)
 
 
-def _linear(w: Weights, name: str, x: Tensor) -> Tensor:
-    """[G, ..., I] -> [G, ..., O]."""
-    rows = x.flatten(1, -2)
-    weight, bias = w[f"{name}.weight"].mT, w.get(f"{name}.bias")
-    out = torch.bmm(rows, weight) if bias is None else torch.baddbmm(bias[:, None], rows, weight)
-    return out.unflatten(1, x.shape[1:-1]) if x.ndim > 3 else out
-
-
-def _norm(w: Weights, name: str, x: Tensor) -> Tensor:
-    """LayerNorm of [G, S, N, H]."""
-    scale, shift = (w[f"{name}.{part}"][:, None, None] for part in ("weight", "bias"))
-    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:]).to(scale.dtype), scale).to(x.dtype)
-
-
 def _mlp(w: Weights, name: str, x: Tensor, *, layers: int) -> Tensor:
     """Bias-free GELU MLP of [G, R, W]."""
     for layer in range(layers):
-        x = _linear(w, f"{name}.{2 * layer}", F.gelu(x) if layer else x)
+        x = linear(w, f"{name}.{2 * layer}", F.gelu(x) if layer else x)
     return x
 
 

@@ -6,16 +6,27 @@ Shapes: `G` models, `P` trained parameters of a model.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from scalefast.training.config import PretrainConfig
 from scalefast.training.schedule import decays
 
-__all__ = ["StackedWeights"]
+__all__ = ["Settings", "StackedWeights"]
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class Settings(Protocol):
+    """What may differ between the optimisers of a stack, as `PretrainConfig` has it."""
+
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def clip_grad_norm(self) -> float | None: ...
 
 
 class StackedWeights:
@@ -35,7 +46,7 @@ class StackedWeights:
         tasks: Sequence[nn.Module],
         *,
         optimizers: Sequence[torch.optim.Optimizer],
-        configs: Sequence[PretrainConfig],
+        configs: Sequence[Settings],
         captured: bool = False,
     ) -> None:
         named = [(name, p) for name, p in tasks[0].named_parameters() if p.requires_grad]
@@ -116,7 +127,7 @@ class StackedWeights:
         parts = row.split(self._sizes)
         return [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
-    def _adamw(self, configs: Sequence[PretrainConfig], *, captured: bool) -> torch.optim.AdamW:
+    def _adamw(self, configs: Sequence[Settings], *, captured: bool) -> torch.optim.AdamW:
         """Two groups a model, each with one part of its row."""
         began = self._optimizers[0].state.get(self._parameters[0][0], {}).get("step", torch.zeros(()))
         groups, states = [], []
