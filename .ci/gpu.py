@@ -1,23 +1,28 @@
 """What needs a GPU, in one command and under nine minutes: is it right, and how fast is it?
 
-`python3 .ci/gpu.py RESULTS` leaves machine.txt, tests.xml and benchmarks.json in the folder RESULTS. It runs with the
-machine's own Python (torch with CUDA, triton, numpy, pytest, pytest-benchmark), installs nothing and fetches nothing.
+`python3 .ci/gpu.py RESULTS` leaves machine.txt, tests.xml, benchmarks.json and log.txt in the folder RESULTS. It runs
+with the machine's own Python (torch with CUDA, triton, numpy, pytest, pytest-benchmark), installs nothing and fetches
+nothing.
 
 Most of the tests' time is Triton compiling, so their files run side by side. Benchmarks follow one at a time, also if a
-test failed: each refuses to time a wrong result. Whatever is not done in its time is ended and said to be so; the
-results of everything else stay.
+test failed: each refuses to time a wrong result. Whatever is not done in its time is interrupted, so that it still
+writes down what it has, and said to be so. The results are written anew whenever a file ends: whoever ends this
+program loses only what is running.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import datetime
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
@@ -35,6 +40,9 @@ BENCHMARKS = (  # what times something on a GPU, the most wanted first; the othe
     "benchmarks/test_gpu_decode.py",
 )
 TEST_SECONDS, ALL_SECONDS = 290.0, 520.0
+GRACE = 6.0
+"""Seconds in which what is interrupted may write down what it has."""
+_LONGEST = 200_000  # characters of one file's output in log.txt
 
 
 class Outcome(NamedTuple):
@@ -42,9 +50,13 @@ class Outcome(NamedTuple):
 
     file: str
     status: str
-    """"passed", "failed" or "timed out"."""
+    """"passed", "failed", "timed out" or "not begun"."""
     seconds: float
     output: str
+
+    def line(self) -> str:
+        last = (self.output.strip().splitlines() or [""])[-1]
+        return f"{self.status:<10}{self.seconds:7.1f} s  {self.file}: {last}"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -62,21 +74,55 @@ def main(arguments: Sequence[str]) -> int:
         files = [
             str(path.relative_to(ROOT)) for name in TESTS for path in sorted((ROOT / name).glob("test_*.py"))
         ]
-        workers = max(1, min(8, (os.cpu_count() or 2) // 2))
-        tests = run_all(files, "junitxml", scratch, environment, until=begun + TEST_SECONDS, workers=workers)
-        merge_tests(sorted(scratch.glob("*.junitxml")), results / "tests.xml")
-        timed = run_all(
-            BENCHMARKS, "benchmark-json", scratch, environment, until=begun + ALL_SECONDS, workers=1
+        cores = os.cpu_count() or 2
+        workers = max(1, min(len(files), cores - 2))
+        record = Record(results, scratch)
+        run_all(
+            files,
+            "junitxml",
+            scratch,
+            # Each process's share of the cores: they compute references on the CPU, too.
+            {**environment, "OMP_NUM_THREADS": str(max(1, cores // workers))},
+            until=begun + TEST_SECONDS,
+            workers=workers,
+            record=record,
         )
-        merge_benchmarks(sorted(scratch.glob("*.benchmark-json")), results / "benchmarks.json")
-    for outcome in (*tests, *timed):
-        if outcome.status != "passed":
-            print(f"\n==> {outcome.file}: {outcome.status}\n{outcome.output[-6000:]}")
-    for outcome in (*tests, *timed):
-        last = (outcome.output.strip().splitlines() or [""])[-1]
-        print(f"{outcome.status:<10}{outcome.seconds:7.1f} s  {outcome.file}: {last}")
+        run_all(
+            BENCHMARKS,
+            "benchmark-json",
+            scratch,
+            {**environment, "SCALEFAST_BENCH_NOTES": str(scratch / "notes.jsonl")},
+            until=begun + ALL_SECONDS,
+            workers=1,
+            record=record,
+        )
+    bad = [outcome for outcome in record.outcomes if outcome.status != "passed"]
+    for outcome in bad:
+        print(f"\n==> {outcome.file}: {outcome.status}, whole in log.txt\n{outcome.output[-1500:]}")
+    print("\n".join(["", *(outcome.line() for outcome in record.outcomes)]))
     print(f"{time.monotonic() - begun:.0f} s in all")
-    return int(any(outcome.status != "passed" for outcome in (*tests, *timed)))
+    return int(bool(bad))
+
+
+class Record:
+    """The folder of results, written anew whenever a file ends."""
+
+    def __init__(self, results: Path, scratch: Path) -> None:
+        self.outcomes: list[Outcome] = []
+        self._results, self._scratch, self._lock = results, scratch, threading.Lock()
+
+    def __call__(self, outcome: Outcome) -> None:
+        with self._lock:
+            self.outcomes.append(outcome)
+            print(outcome.line(), flush=True)
+            with (self._results / "log.txt").open("a") as log:
+                log.write(f"==> {outcome.line()}\n{outcome.output[-_LONGEST:]}\n\n")
+            merge_tests(sorted(self._scratch.glob("*.junitxml")), self._results / "tests.xml")
+            merge_benchmarks(
+                sorted(self._scratch.glob("*.benchmark-json")),
+                self._results / "benchmarks.json",
+                notes=self._scratch / "notes.jsonl",
+            )
 
 
 def outside_the_checkout(scratch: Path) -> dict[str, str]:
@@ -92,9 +138,9 @@ def outside_the_checkout(scratch: Path) -> dict[str, str]:
 
 
 def describe(environment: Mapping[str, str]) -> str:
-    """The GPU and the versions; ends the program where there is no GPU."""
+    """The GPU, the versions and what is not installed; ends the program where there is no GPU."""
     code = """if True:
-        import sys
+        import importlib.util, sys
         try:
             import torch
         except ImportError as error:
@@ -105,6 +151,13 @@ def describe(environment: Mapping[str, str]) -> str:
         gpu = torch.cuda.get_device_properties(0)
         print(f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, compute capability {gpu.major}.{gpu.minor}")
         print(f"scalefast {scalefast.__version__}, torch {torch.__version__}, triton {triton.__version__}")
+        wanted = ("pytest", "pytest_benchmark", "safetensors", "av", "nvidia.dali", "flash_attn", "xformers")
+        def lacks(name):
+            try:
+                return importlib.util.find_spec(name) is None
+            except ImportError:
+                return True
+        print("not installed:", ", ".join(filter(lacks, wanted)) or "nothing that is used")
     """
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     if done.returncode:
@@ -120,59 +173,85 @@ def run_all(
     *,
     until: float,
     workers: int,
-) -> list[Outcome]:
+    record: Record,
+) -> None:
     """Run pytest on each file in a process of its own, `workers` at a time; `until` by the monotonic clock."""
 
-    def run(file: str) -> Outcome:
+    def run(file: str) -> None:
         begun = time.monotonic()
-        where = scratch / f"{Path(file).parent.name}-{Path(file).stem}.{report}"
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            file,
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            f"--{report}={where}",
-        ]
+        if begun >= until:
+            return record(Outcome(file, "not begun", 0.0, "no time was left"))
+        name = f"{Path(file).parent.name}-{Path(file).stem}"
+        command = [sys.executable, "-m", "pytest", file, "-q", "-p", "no:cacheprovider"]
+        command += [f"--{report}={scratch / f'{name}.{report}'}"]
         command += ["--benchmark-only"] if report == "benchmark-json" else []
-        try:
-            done = subprocess.run(
-                command,
-                cwd=ROOT,
-                env=dict(environment),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=max(1.0, until - begun),
-            )
-            status, output = "failed" if done.returncode else "passed", done.stdout
-        except subprocess.TimeoutExpired as late:
-            told = late.stdout or b""
-            status, output = "timed out", told.decode(errors="replace") if isinstance(told, bytes) else told
-        return Outcome(file, status, time.monotonic() - begun, output)
+        printed = scratch / f"{name}.log"
+        status = finished(command, environment, printed, until=until)
+        return record(Outcome(file, status, time.monotonic() - begun, printed.read_text(errors="replace")))
 
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(run, files))
+        list(pool.map(run, files))
+
+
+def finished(command: Sequence[str], environment: Mapping[str, str], printed: Path, *, until: float) -> str:
+    """Run a command to its end or to `until`, then interrupt it; nothing that it started outlives it."""
+    with printed.open("w") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=dict(environment),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            return "failed" if process.wait(until - time.monotonic()) else "passed"
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)  # pytest writes its reports
+            try:
+                process.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                print("not ended by an interrupt: killed", file=output)
+            return "timed out"
+        finally:
+            # Compilers, loaders, the processes of a cold start: they would go on beside what is timed next.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def merge_tests(parts: Sequence[Path], whole: Path) -> None:
     """One JUnit file of many."""
     suites = ET.Element("testsuites")
     for part in parts:
-        suites.extend(ET.parse(part).getroot().iter("testsuite"))
-    ET.ElementTree(suites).write(whole, encoding="utf-8", xml_declaration=True)
+        try:
+            suites.extend(ET.parse(part).getroot().iter("testsuite"))
+        except ET.ParseError:  # killed while it wrote
+            continue
+    write(whole, ET.tostring(suites, encoding="unicode"))
 
 
-def merge_benchmarks(parts: Sequence[Path], whole: Path) -> None:
-    """One file of pytest-benchmark of many: they differ in `benchmarks` alone."""
-    found = [json.loads(text) for part in parts if (text := part.read_text())]
-    merged = {
-        **(found[0] if found else {}),
-        "benchmarks": [one for part in found for one in part["benchmarks"]],
-    }
-    whole.write_text(json.dumps(merged, indent=1))
+def merge_benchmarks(parts: Sequence[Path], whole: Path, *, notes: Path) -> None:
+    """One file of pytest-benchmark of many: they differ in `benchmarks` alone. And what unfinished ones found."""
+    found = []
+    for part in parts:
+        try:
+            found.append(json.loads(part.read_text()))
+        except ValueError:  # empty: no benchmark ended; or killed while it wrote
+            continue
+    benchmarks = [one for part in found for one in part["benchmarks"]]
+    names = {one["fullname"] for one in benchmarks}
+    lines = notes.read_text().splitlines() if notes.exists() else []
+    unfinished = [note for line in lines if (note := json.loads(line))["fullname"] not in names]
+    merged = {**(found[0] if found else {}), "benchmarks": benchmarks, "unfinished": unfinished}
+    write(whole, json.dumps(merged, indent=1))
+
+
+def write(place: Path, text: str) -> None:
+    """Whole or not at all."""
+    aside = place.with_suffix(".part")
+    aside.write_text(text)
+    aside.replace(place)
 
 
 if __name__ == "__main__":

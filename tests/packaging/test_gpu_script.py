@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -9,14 +10,37 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 import torch
 
 PASSES = "def test_one(): pass\ndef test_two(): pass\n"
 FAILS = "def test_three(): assert 1 == 2\n"
-HANGS = "import time\ndef test_four():\n    print('begun', flush=True)\n    time.sleep(60)\n"
-TIMES = "def test_five(benchmark):\n    benchmark.pedantic(lambda: 1, rounds=3)\n"
+HANGS = """import pathlib, subprocess, sys, time
+def test_four(): pass
+def test_five():
+    child = "import time\\nwhile True: open({child!r}, 'a').write('x'), time.sleep(0.05)"
+    subprocess.Popen([sys.executable, "-c", child])
+    while not pathlib.Path({child!r}).exists(): time.sleep(0.05)
+    pathlib.Path({begun!r}).touch()
+    time.sleep(60)
+"""
+DEAF = """import pathlib, signal, time
+def test_six():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pathlib.Path({begun!r}).touch()
+    time.sleep(60)
+"""
+TIMES = "def test_seven(benchmark):\n    benchmark.pedantic(lambda: 1, rounds=3)\n"
+TIMES_THEN_HANGS = """import pathlib, time
+def test_eight(benchmark):
+    benchmark.pedantic(lambda: 1, rounds=3)
+def test_nine(benchmark):
+    benchmark.extra_info["ours"] = 7
+    pathlib.Path({begun!r}).touch()
+    time.sleep(60)
+"""
 
 
 @pytest.fixture
@@ -27,7 +51,36 @@ def script(root):
     return module
 
 
-def run(script, tmp_path, contents, report="junitxml", *, seconds=50.0):
+@pytest.fixture
+def results(tmp_path):
+    (tmp_path / "results").mkdir()
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def in_no_time(script, tmp_path, monkeypatch):
+    """Time is up for a file as soon as a test in it has touched `NAME.begun`; machines are slow and fast."""
+
+    class Process(subprocess.Popen):
+        def wait(self, timeout=None):
+            name = Path(self.args[3]).stem
+            if timeout is None or timeout <= script.GRACE:
+                return super().wait(timeout)
+            while not (tmp_path / f"{name}.begun").exists():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return super().wait(0.05)
+            raise subprocess.TimeoutExpired(self.args, timeout)
+
+    monkeypatch.setattr(script.subprocess, "Popen", Process)
+    monkeypatch.setattr(script, "GRACE", 20.0)
+
+
+def begun(tmp_path, name):
+    return str(tmp_path / f"test_{name}.begun")
+
+
+def run(script, tmp_path, contents, report="junitxml", *, seconds=100.0):
+    """Outcomes by file, as the script runs them on a machine with a GPU."""
     files = []
     for name, text in contents.items():
         (tmp_path / f"test_{name}.py").write_text(text)
@@ -35,35 +88,65 @@ def run(script, tmp_path, contents, report="junitxml", *, seconds=50.0):
     until = time.monotonic() + seconds
     # Without the run around this one, in whose processes pytest-benchmark refuses to time anything.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    return script.run_all(files, report, tmp_path, environment, until=until, workers=3)
+    environment["SCALEFAST_BENCH_NOTES"] = str(tmp_path / "notes.jsonl")
+    record = script.Record(tmp_path / "results", tmp_path)
+    script.run_all(files, report, tmp_path, environment, until=until, workers=3, record=record)
+    return {outcome.file.rpartition("test_")[2].removesuffix(".py"): outcome for outcome in record.outcomes}
 
 
-def test_every_file_is_run_and_one_result_comes_of_them(script, tmp_path):
+def cases(results):
+    return ET.parse(results / "tests.xml").getroot().findall(".//testcase")
+
+
+def test_every_file_is_run_and_one_result_comes_of_them(script, tmp_path, results):
     found = run(script, tmp_path, {"passes": PASSES, "fails": FAILS})
-    assert [one.status for one in found] == ["passed", "failed"]
-    assert "1 == 2" in found[1].output
-    script.merge_tests(sorted(tmp_path.glob("*.junitxml")), tmp_path / "tests.xml")
-    cases = ET.parse(tmp_path / "tests.xml").getroot().findall(".//testcase")
-    assert sorted(case.get("name") for case in cases) == ["test_one", "test_three", "test_two"]
-    assert [case.get("name") for case in cases if case.find("failure") is not None] == ["test_three"]
+    assert {name: one.status for name, one in found.items()} == {"passes": "passed", "fails": "failed"}
+    assert "1 == 2" in found["fails"].output and "1 == 2" in (results / "log.txt").read_text()
+    assert sorted(case.get("name") for case in cases(results)) == ["test_one", "test_three", "test_two"]
+    failed = [case.get("name") for case in cases(results) if case.find("failure") is not None]
+    assert failed == ["test_three"]
+    assert sorted(path.name for path in results.iterdir()) == ["benchmarks.json", "log.txt", "tests.xml"]
 
 
-def test_what_does_not_end_is_ended_and_said(script, tmp_path):
-    begun = time.monotonic()
-    found = run(script, tmp_path, {"hangs": HANGS}, seconds=4.0)
-    assert time.monotonic() - begun < 30
-    assert [one.status for one in found] == ["timed out"]
+def test_what_does_not_end_is_ended_with_all_that_it_began(script, tmp_path, results, in_no_time):
+    """What came before in the same file stays; a child that would go on beside the next file does not."""
+    child = tmp_path / "written by a child"
+    hangs = HANGS.format(child=str(child), begun=begun(tmp_path, "hangs"))
+    found = run(script, tmp_path, {"hangs": hangs, "passes": PASSES})
+    assert {name: one.status for name, one in found.items()} == {"passes": "passed", "hangs": "timed out"}
+    assert {"test_one", "test_two", "test_four"} <= {case.get("name") for case in cases(results)}
+    written = child.stat().st_size
+    time.sleep(0.5)
+    assert child.stat().st_size == written > 0
 
 
-def test_benchmarks_are_gathered(script, tmp_path):
-    found = run(script, tmp_path, {"a": TIMES, "b": TIMES.replace("five", "six")}, "benchmark-json")
-    assert [one.status for one in found] == ["passed", "passed"], found
-    script.merge_benchmarks(sorted(tmp_path.glob("*.benchmark-json")), tmp_path / "benchmarks.json")
-    merged = json.loads((tmp_path / "benchmarks.json").read_text())
-    assert [one["name"] for one in merged["benchmarks"]] == ["test_five", "test_six"]
+def test_what_hears_no_interrupt_is_killed(script, tmp_path, results, in_no_time, monkeypatch):
+    monkeypatch.setattr(script, "GRACE", 0.5)
+    found = run(script, tmp_path, {"deaf": DEAF.format(begun=begun(tmp_path, "deaf"))})
+    assert found["deaf"].status == "timed out" and "killed" in found["deaf"].output
+    assert run(script, tmp_path, {"late": PASSES}, seconds=-1.0)["late"].status == "not begun"
+
+
+def test_benchmarks_are_gathered(script, root, tmp_path, results, in_no_time):
+    (tmp_path / "conftest.py").write_text((root / "benchmarks" / "conftest.py").read_text())
+    files = {"a": TIMES, "b": TIMES_THEN_HANGS.format(begun=begun(tmp_path, "b"))}
+    found = run(script, tmp_path, files, "benchmark-json")
+    assert {name: one.status for name, one in found.items()} == {"a": "passed", "b": "timed out"}, found
+    merged = json.loads((results / "benchmarks.json").read_text())
+    assert [one["name"] for one in merged["benchmarks"]] == ["test_seven", "test_eight"]
     assert merged["machine_info"]
-    script.merge_benchmarks([], tmp_path / "none.json")
-    assert json.loads((tmp_path / "none.json").read_text()) == {"benchmarks": []}
+    (note,) = merged["unfinished"]
+    assert note["fullname"].endswith("::test_nine") and note["ours"] == 7
+
+
+def test_reports_cut_off_in_the_middle_cost_no_others(script, tmp_path):
+    (tmp_path / "a.junitxml").write_text("<testsuites><testsuite name='a'><testc")
+    (tmp_path / "b.junitxml").write_text("<testsuites><testsuite name='b'/></testsuites>")
+    script.merge_tests(sorted(tmp_path.glob("*.junitxml")), tmp_path / "tests.xml")
+    assert [suite.get("name") for suite in ET.parse(tmp_path / "tests.xml").getroot()] == ["b"]
+    (tmp_path / "a.json").write_text('{"benchmarks": [')
+    script.merge_benchmarks([tmp_path / "a.json"], tmp_path / "whole", notes=tmp_path / "none")
+    assert json.loads((tmp_path / "whole").read_text()) == {"benchmarks": [], "unfinished": []}
 
 
 def test_the_files_that_it_names_are_there(script, root):
