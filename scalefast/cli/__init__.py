@@ -87,12 +87,15 @@ def _run_verb(verb: str, words: list[str]) -> int:
 def _parse(options: type[Any], verb: str, words: list[str]) -> Any:
     import tyro
 
+    from scalefast.cli._choices import registry
+
     if not {"-h", "--help"}.isdisjoint(words):
         # Before the usage and by ourselves: the parser would make one line of each paragraph.
         print(_filled(inspect.cleandoc(options.__doc__ or "")), end="\n\n")
     # Nested configurations show as plain options (`--epochs`, not `--config.epochs`), a flag has one form.
     style = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
-    return tyro.cli(options, prog=f"scalefast {verb}", description="", args=words, config=style)
+    with registry:
+        return tyro.cli(options, prog=f"scalefast {verb}", description="", args=words, config=style)
 
 
 def _filled(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Options that say which videos a verb works on, shared by scan, extract and pretrain."""
+"""Options that say which videos a verb works on, shared by the verbs that decode."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from scalefast._text import counted
+from scalefast.cli._videos import VideoOptions, read_split
 
 if TYPE_CHECKING:
     from scalefast.cvrl import CVRLConfig
@@ -24,7 +25,7 @@ _Text = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args:
+class Args(VideoOptions):
     """Train a clip encoder on videos, without labels, by CVRL: two clips of a video attract, clips of others repel.
 
     The folder is a backbone: scalefast extract VIDEOS --backbone FOLDER. It also holds the log, the ledger of the
@@ -34,8 +35,8 @@ class Args:
     """
 
     videos: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="VIDEOS")]
-    """Folder of class folders (with train/, test/ or val/ above them, if there are splits), or a list file; labels
-    are not looked at."""
+    """Folder of class folders (with train/, test/ or val/ above them, if there are splits), or a list file; or
+    the folder of the videos of --dataset. Labels are not looked at."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
     """Run and backbone folder to make."""
@@ -48,12 +49,6 @@ class Args:
 
     split: _Text = None
     """Only this split (train, test, val), where the source has splits."""
-
-    root: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None
-    """Folder to which the list's paths belong. Without it: the folder of the list."""
-
-    format: Literal["auto", "folder", "list", "table", "kinetics"] = "auto"
-    """Form of VIDEOS, where auto guesses wrong."""
 
     ledger: Annotated[Path | None, tyro.conf.arg(metavar="LEDGER", help_behavior_hint="")] = None
     """What `scalefast scan VIDEOS --out LEDGER` wrote: bad and missing files are left out. Without it the videos
@@ -141,9 +136,8 @@ def run(args: Args) -> int:
     # Before torch is loaded: threads that wait then spin briefly and leave the cores to the processes that decode.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     from scalefast.cvrl import train_cvrl
-    from scalefast.video import VideoList
 
-    videos = VideoList.read(args.videos, root=args.root, split=args.split, format=args.format)
+    videos = read_split(str(args.videos), args, split=args.split)
     try:
         result = train_cvrl(
             videos,

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from scalefast._text import counted
+from scalefast.cli._videos import VideoOptions, read_part
 
 __all__ = ["Args", "run"]
 
@@ -21,7 +22,7 @@ _Text = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args:
+class Args(VideoOptions):
     """Train a backbone and a linear layer on it with labels, and judge them on the test videos: a clip alone, and a
     video by the mean of its views.
 
@@ -33,13 +34,21 @@ class Args:
     """Backbone to start from: a folder of `scalefast cvrl`, a name, or a hub id."""
 
     train: Annotated[Path, tyro.conf.arg(metavar="VIDEOS")]
-    """Labelled training videos: a folder of class folders, or a list file."""
+    """Labelled training videos: a folder of class folders (perhaps under train/ and test/), or a list file; or the
+    folder of the videos of --dataset."""
 
     test: Annotated[Path, tyro.conf.arg(metavar="VIDEOS")]
-    """Labelled test videos of the same classes, told by their names where both sources have names."""
+    """Labelled test videos of the same classes, told by their names where both sources have names; the same source, if
+    it has splits."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
     """Run and backbone folder to make."""
+
+    split: _Text = None
+    """Split of --train, where it has splits (train); all: everything in it."""
+
+    test_split: _Text = None
+    """Split of --test (test, else val)."""
 
     labels: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 1.0
     """Share of each class's training videos whose labels are used (0.01 and 0.1: semi-supervised)."""
@@ -100,7 +109,6 @@ def run(args: Args) -> int:
     # Before torch is loaded: threads that wait then spin briefly and leave the cores to the processes that decode.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     from scalefast.cvrl import FinetuneConfig, finetune
-    from scalefast.video import VideoList
 
     training = FinetuneConfig().training
     given: dict[str, Any] = {
@@ -115,8 +123,8 @@ def run(args: Args) -> int:
     try:
         result = finetune(
             args.backbone,
-            train=VideoList.read(args.train),
-            test=VideoList.read(args.test),
+            train=read_part(str(args.train), args, part="train", subset=args.split),
+            test=read_part(str(args.test), args, part="test", subset=args.test_split),
             out=args.out,
             config=config,
             ledger=args.ledger,

@@ -6,6 +6,9 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from scalefast.errors import InputError
 
@@ -24,8 +27,8 @@ class Args:
     arch: str = "sm_90"
     """GPU to compile for: sm_80 (A100), sm_90 (H100, H200), sm_100 (B200) or gfx942 (MI300X)."""
 
-    cache: Path | None = None
-    """Folder of the cache; None takes Triton's own ($TRITON_CACHE_DIR, else ~/.triton/cache). Set TRITON_CACHE_DIR to
+    cache: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None
+    """Folder of the cache. Without it: Triton's own ($TRITON_CACHE_DIR, else ~/.triton/cache). Set TRITON_CACHE_DIR to
     it where the kernels run."""
 
 

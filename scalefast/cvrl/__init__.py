@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scalefast.cvrl._end_to_end import pretrain_end_to_end
     from scalefast.cvrl._finetune import ClipAccuracy, FinetuneConfig, Finetuned, finetune
-    from scalefast.cvrl._launch import ClipRunResult
+    from scalefast.cvrl._launch import ClipRunResult, RunOptions
     from scalefast.cvrl.config import ClipTraining, CVRLConfig
     from scalefast.cvrl.linear import evaluate_linear
     from scalefast.cvrl.recipes import demo, k400
@@ -27,6 +27,7 @@ __all__ = [
     "ClipTraining",
     "FinetuneConfig",
     "Finetuned",
+    "RunOptions",
     "demo",
     "evaluate_linear",
     "finetune",
@@ -44,6 +45,7 @@ _HOMES = {
     "ClipTraining": "config",
     "FinetuneConfig": "_finetune",
     "Finetuned": "_finetune",
+    "RunOptions": "_launch",
     "demo": "recipes",
     "evaluate_linear": "linear",
     "finetune": "_finetune",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from scalefast.backbones.backbone import FrozenBackbone
 from scalefast.backbones.unfrozen import UnfrozenBackbone
 from scalefast.cvrl._decode import RandomPlan
-from scalefast.cvrl._launch import ClipRunResult, Where, launch, resolved
+from scalefast.cvrl._launch import ClipRunResult, RunOptions, launch, resolved
 from scalefast.cvrl._run import ClipTask
 from scalefast.cvrl._stream import Batch
 from scalefast.cvrl.config import ClipTraining
@@ -46,12 +46,8 @@ def pretrain_end_to_end(
     last: int | None = 1,
     chunk_clips: int | None = 16,
     recipe: ClipRecipe | None = None,
-    ledger: str | os.PathLike[str] | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
     device: str | torch.device | None = None,
-    workers: int | None = None,
-    progress: bool = True,
+    **options: Unpack[RunOptions],
 ) -> ClipRunResult:
     """Pretrain SCALE and the last blocks of a backbone on videos, without labels.
 
@@ -65,7 +61,7 @@ def pretrain_end_to_end(
         last: blocks of the backbone that train; None: all of it.
         chunk_clips: clips of a process whose activations are kept at a time; None: all.
         recipe: random clips, two sets of `config.views` each; None: the training recipe with the backbone's stride.
-        ledger, resume, overwrite, device, workers, progress: as of `train_cvrl`.
+        device, options: as of `train_cvrl`.
 
     Raises:
         InputError: a recipe that does not fit backbone or views, blocks that are not there; and as `train_cvrl`.
@@ -90,21 +86,15 @@ def pretrain_end_to_end(
     return launch(
         videos,
         label="pretrain",
-        where=Where(
-            out=out,
-            ledger=ledger,
-            resume=resume,
-            overwrite=overwrite,
-            world=world,
-            workers=workers,
-            progress=progress,
-        ),
+        out=out,
+        world=world,
         config=config.to_dict(),
         facts={"backbone": weights, "last": last, "chunk_clips": chunk_clips, "recipe": clips.to_dict()},
         training=training,
         clips=RandomPlan(recipe=clips, seed=config.seed),
         build=build,
         finish=finish,
+        **options,
     )
 
 

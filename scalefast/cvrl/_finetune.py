@@ -8,25 +8,25 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 
 from scalefast._files import write_atomically
 from scalefast._precision import resolve_precision
-from scalefast.backbones.backbone import FrozenBackbone
 from scalefast.backbones.loading import load_backbone
 from scalefast.backbones.saved import write_backbone
 from scalefast.cvrl._classify import Classifier, Classify
 from scalefast.cvrl._decode import ClipItem, ClipJob, RandomPlan, time_limit
-from scalefast.cvrl._launch import ClipRunResult, Where, launch, resolved, spread
+from scalefast.cvrl._launch import ClipRunResult, RunOptions, launch, resolved, spread
+from scalefast.cvrl._ledger import check_test_videos
 from scalefast.cvrl._run import ClipTask
 from scalefast.cvrl.config import ClipTraining
 from scalefast.errors import DataError, InputError
 from scalefast.hub import save_weights
 from scalefast.training.distributed import join_world
-from scalefast.video import VideoEntry, VideoList, isolated_map, test_recipe, train_recipe
+from scalefast.video import ClipRecipe, VideoEntry, VideoList, isolated_map, test_recipe, train_recipe
 
 __all__ = ["ClipAccuracy", "FinetuneConfig", "Finetuned", "finetune"]
 
@@ -92,12 +92,8 @@ def finetune(
     test: VideoList,
     out: str | os.PathLike[str],
     config: FinetuneConfig | None = None,
-    ledger: str | os.PathLike[str] | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
     device: str | torch.device | None = None,
-    workers: int | None = None,
-    progress: bool = True,
+    **options: Unpack[RunOptions],
 ) -> Finetuned:
     """Train a backbone and a linear layer on it with labels, a random clip of every video in each epoch.
 
@@ -109,12 +105,12 @@ def finetune(
         test: labelled videos of the same classes; where both lists name theirs, the names decide.
         out: the run folder: backbone, `head.safetensors`, `results.json`, log and checkpoints.
         config: None: every label, 50 epochs.
-        ledger: what `scalefast scan` wrote for the training list; None: the videos in use are scanned first.
-        resume, overwrite, device, workers, progress: as of `train_cvrl`.
+        device, options: as of `train_cvrl`; a ledger is that of the training videos in use.
 
     Raises:
         InputError: a video without a label, or with several; classes that do not fit; and as `train_cvrl`.
-        DataError: a file does not decode. TrainingError: as `train_cvrl`.
+        DataError: a file does not decode; of the test videos this is found before training.
+        TrainingError: as `train_cvrl`.
     """
     world, config = join_world(device), config or FinetuneConfig()
     training = resolved(config.training, device=world.device)
@@ -125,12 +121,20 @@ def finetune(
     _same_classes(classes, test)
     chosen = _labelled(train, labels, share=config.label_share, seed=training.seed)
     loaded = load_backbone(os.fspath(backbone))
-    spec = loaded.spec
+    spec, workers = loaded.spec, options.get("workers")
+    views = test_recipe(
+        num_frames=spec.num_frames,
+        stride=spec.stride,
+        size=spec.size,
+        temporal=config.temporal,
+        spatial=config.spatial,
+    )
     autocast = resolve_precision(training.precision, device=world.device)  # type: ignore[arg-type]
 
     built: list[Classify] = []
 
     def build(entries: list[VideoEntry]) -> ClipTask:
+        check_test_videos(test, folder=Path(out), recipe=views, world=world, workers=workers)
         wanted = torch.tensor([classes.index(_label(entry)) for entry in entries])
         network = Classifier(loaded, num_classes=len(classes), seed=training.seed)
         built.append(Classify(spread(network, world), labels=wanted, autocast=autocast))
@@ -144,15 +148,8 @@ def finetune(
     run = launch(
         chosen,
         label="finetune",
-        where=Where(
-            out=out,
-            ledger=ledger,
-            resume=resume,
-            overwrite=overwrite,
-            world=world,
-            workers=workers,
-            progress=progress,
-        ),
+        out=out,
+        world=world,
         config={**dataclasses.asdict(config), "backbone": spec.name, "weights": loaded.weights_hash},
         training=training,
         clips=RandomPlan(
@@ -161,10 +158,9 @@ def finetune(
         ),
         build=build,
         finish=finish,
+        **options,
     )
-    accuracy = world.on_main(
-        lambda: _judge(built[0], test, classes=classes, config=config, backbone=loaded, workers=workers)
-    )
+    accuracy = world.on_main(lambda: _judge(built[0], test, classes=classes, views=views, workers=workers))
     trained_on = _in_both(chosen, test)
     world.on_main(
         lambda: _write_results(
@@ -179,22 +175,13 @@ def _judge(
     test: VideoList,
     *,
     classes: Sequence[int],
-    config: FinetuneConfig,
-    backbone: FrozenBackbone,
+    views: ClipRecipe,
     workers: int | None,
 ) -> ClipAccuracy:
-    spec = backbone.spec
-    recipe = test_recipe(
-        num_frames=spec.num_frames,
-        stride=spec.stride,
-        size=spec.size,
-        temporal=config.temporal,
-        spatial=config.spatial,
-    )
-    job = ClipJob(plan=RandomPlan(recipe=recipe, seed=0))  # even views draw nothing
+    job = ClipJob(plan=RandomPlan(recipe=views, seed=0))  # even views draw nothing
     items = (ClipItem(str(entry.path), entry.id, 0, None) for entry in test)
     task.module.eval()
-    clips = videos = views = 0
+    clips = videos = judged = 0
     for entry, outcome in zip(
         test, isolated_map(job, items, workers=workers, timeout=time_limit), strict=True
     ):
@@ -206,8 +193,8 @@ def _judge(
         wanted = classes.index(_label(entry))
         clips += int((likely.argmax(1) == wanted).sum())
         videos += int(likely.mean(0).argmax() == wanted)
-        views += len(likely)
-    return ClipAccuracy(clip=clips / views, video=videos / len(test))
+        judged += len(likely)
+    return ClipAccuracy(clip=clips / judged, video=videos / len(test))
 
 
 def _in_both(train: VideoList, test: VideoList) -> int:

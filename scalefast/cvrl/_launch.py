@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from scalefast.training.memory import keep_freed_memory
 from scalefast.training.run_folder import RunFolder
 from scalefast.video import VideoEntry, VideoList
 
-__all__ = ["ClipRunResult", "Where", "launch", "resolved", "spread"]
+__all__ = ["ClipRunResult", "RunOptions", "launch", "resolved", "spread"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,51 +51,59 @@ class ClipRunResult:
     """What was said: videos left out, a damaged checkpoint passed over, progress."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Where:
-    """Where a run lies and who takes part, whatever it trains."""
+class RunOptions(TypedDict, total=False):
+    """What every run over clips takes beside its videos, its folder and what it trains."""
 
-    out: str | os.PathLike[str]
-    """The run folder."""
     ledger: str | os.PathLike[str] | None
-    """A scan's outcome; None: the list is scanned first."""
+    """What `scalefast scan` wrote for this list; None: the list is scanned first (one process only). Videos that are
+    bad or missing are left out and counted."""
     resume: bool
+    """Go on with the run in the folder, bit for bit as if it had not stopped; where there is none, begin one."""
     overwrite: bool
-    world: World
+    """Replace the run in the folder."""
     workers: int | None
+    """Processes that decode; None: one for each CPU. Changes no bit."""
     progress: bool
+    """Whether to print lines, in process 0 alone; True if not given."""
 
 
 def launch(
     videos: VideoList,
     *,
+    out: str | os.PathLike[str],
+    world: World,
     label: str,
-    where: Where,
     config: Mapping[str, Any],
     training: ClipTraining,
     clips: PairPlan | RandomPlan,
     build: Callable[[list[VideoEntry]], ClipTask],
     finish: Callable[[Any, list[VideoEntry], Path], None],
     facts: Mapping[str, Any] | None = None,
+    ledger: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    workers: int | None = None,
+    progress: bool = True,
 ) -> ClipRunResult:
     """Train, or go on training; the errors are those that `train_cvrl` states.
 
     Args:
         videos: the list.
+        out: the run folder.
+        world: the processes that take part.
         label: what is being done, in a word.
-        where: folder and processes.
         config: recorded, and compared when resuming.
         training: with "auto" resolved.
         clips: which clips of a video a step takes.
         build: from the videos that decode to what is trained, on its device.
         finish: writes the result into the folder, in process 0.
         facts: more that is recorded beside the list, and compared when resuming.
+        ledger, resume, overwrite, workers, progress: see `RunOptions`.
     """
-    folder, world = RunFolder(where.out), where.world
-    notes: list[str] = []
-    say = _teller(notes, shown=where.progress and world.is_main)
+    folder, notes = RunFolder(out), list[str]()
+    say = _teller(notes, shown=progress and world.is_main)
     with contextlib.ExitStack() as held:
-        resuming = world.on_main(lambda: folder.admit(resume=where.resume, overwrite=where.overwrite))
+        resuming = world.on_main(lambda: folder.admit(resume=resume, overwrite=overwrite))
         world.on_main(lambda: held.enter_context(folder.locked()))
         if world.device.type == "cpu":
             keep_freed_memory()
@@ -104,11 +112,11 @@ def launch(
         entries = usable_videos(
             videos,
             folder=folder.path,
-            ledger=where.ledger,
+            ledger=ledger,
             recipe=clips.recipe,
             resuming=resuming,
             world=world,
-            workers=where.workers,
+            workers=workers,
             say=say,
         )
         run = ClipRun(
@@ -120,7 +128,7 @@ def launch(
             world=world,
             folder=folder.path,
             say=say,
-            workers=where.workers,
+            workers=workers,
         )
         if resuming:
             run.resume()

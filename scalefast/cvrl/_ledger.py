@@ -8,13 +8,15 @@ from pathlib import Path
 
 from scalefast._files import write_atomically
 from scalefast._text import counted
-from scalefast.errors import InputError
+from scalefast.errors import DataError, InputError
 from scalefast.training.distributed import World
 from scalefast.video import ClipRecipe, LedgerRow, VideoEntry, VideoList, read_ledger, scan_videos
 
-__all__ = ["LEDGER_NAME", "usable_videos"]
+__all__ = ["LEDGER_NAME", "TEST_LEDGER_NAME", "check_test_videos", "usable_videos"]
 
-LEDGER_NAME = "scan.csv"
+LEDGER_NAME, TEST_LEDGER_NAME = "scan.csv", "scan-test.csv"
+
+_USABLE = ("ok", "short")
 
 
 def usable_videos(
@@ -56,16 +58,51 @@ def usable_videos(
     world.on_main(settle)
     rows = read_ledger(own)
     _check(rows, videos, source=str(own))
-    usable = [entry for entry, row in zip(videos, rows, strict=True) if row.status in ("ok", "short")]
-    lost = [row for row in rows if row.status not in ("ok", "short")]
+    usable = [entry for entry, row in zip(videos, rows, strict=True) if row.status in _USABLE]
+    lost = _lost(rows)
     if not usable:
         raise InputError(
             f"{videos.source}: none of the {counted(len(rows), 'listed video')} decodes; see {own}"
         )
     if lost:
-        first = f"{lost[0].path}: {lost[0].reason or lost[0].status}"
-        say(f"{len(rows)} listed = {len(usable)} used + {len(lost)} bad or missing ({first}, ...; see {own})")
+        say(
+            f"{len(rows)} listed = {len(usable)} used + {len(lost)} bad or missing ({_named(lost)}; see {own})"
+        )
     return usable
+
+
+def check_test_videos(
+    videos: VideoList, *, folder: Path, recipe: ClipRecipe, world: World, workers: int | None
+) -> None:
+    """Refuse test videos that do not decode before a run, not after it; a list that was found sound is not read again.
+
+    Raises:
+        DataError: some do not decode; how many is said, and where their reasons stand.
+    """
+    own = folder / TEST_LEDGER_NAME
+
+    def look() -> list[LedgerRow]:
+        if own.is_file():
+            rows = list(read_ledger(own))
+            if [row.path for row in rows] == [entry.id for entry in videos] and not _lost(rows):
+                return []
+        return _lost(scan_videos(videos, out=own, recipe=recipe, workers=workers, progress=False).rows)
+
+    if lost := world.on_main(look):
+        raise DataError(
+            f"{videos.source or 'test list'}: {len(lost)} of {counted(len(videos), 'test video')} cannot be decoded "
+            f"({_named(lost)}; see {own}); mend them or take them out of the list"
+        )
+
+
+def _lost(rows: Sequence[LedgerRow]) -> list[LedgerRow]:
+    return [row for row in rows if row.status not in _USABLE]
+
+
+def _named(lost: Sequence[LedgerRow]) -> str:
+    """The first of them with its reason."""
+    more = ", ..." if len(lost) > 1 else ""
+    return f"{lost[0].path}: {lost[0].reason or lost[0].status}{more}"
 
 
 def _check(rows: Sequence[LedgerRow], videos: VideoList, *, source: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import nn
@@ -17,7 +17,7 @@ from scalefast.backbones.saved import write_backbone
 from scalefast.backbones.spec import BackboneSpec
 from scalefast.cvrl._contrast import Contrast, build_contrast
 from scalefast.cvrl._decode import PairPlan
-from scalefast.cvrl._launch import ClipRunResult, Where, launch, resolved, spread
+from scalefast.cvrl._launch import ClipRunResult, RunOptions, launch, resolved, spread
 from scalefast.cvrl._run import ClipTask
 from scalefast.cvrl.config import CVRLConfig
 from scalefast.training.distributed import join_world
@@ -31,12 +31,8 @@ def train_cvrl(
     *,
     out: str | os.PathLike[str],
     config: CVRLConfig | None = None,
-    ledger: str | os.PathLike[str] | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
     device: str | torch.device | None = None,
-    workers: int | None = None,
-    progress: bool = True,
+    **options: Unpack[RunOptions],
 ) -> ClipRunResult:
     """Train a clip encoder on videos, without labels.
 
@@ -46,13 +42,8 @@ def train_cvrl(
         videos: the list; labels are not looked at.
         out: the run folder, made if need be.
         config: what to do; None: as published.
-        ledger: what `scalefast scan` wrote for this list; None: the list is scanned first (one process only). Videos
-            that are bad or missing are left out and counted.
-        resume: go on with the run in `out`, bit for bit as if it had not stopped; where there is none, begin one.
-        overwrite: replace the run in `out`.
         device: where to train; None takes the GPU of this process if there is one, else the CPU.
-        workers: processes that decode; None: one for each CPU. Changes no bit.
-        progress: whether to print lines, in process 0 alone.
+        options: `ledger`, `resume`, `overwrite`, `workers`, `progress`: see `RunOptions`.
 
     Raises:
         InputError: a folder that holds a run, a run of another configuration or list, a ledger of another list.
@@ -77,20 +68,14 @@ def train_cvrl(
     return launch(
         videos,
         label="cvrl",
-        where=Where(
-            out=out,
-            ledger=ledger,
-            resume=resume,
-            overwrite=overwrite,
-            world=world,
-            workers=workers,
-            progress=progress,
-        ),
+        out=out,
+        world=world,
         config=config.to_dict(),
         training=training,
         clips=_pairs(config, spec),
         build=build,
         finish=finish,
+        **options,
     )
 
 

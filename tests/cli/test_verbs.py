@@ -38,6 +38,34 @@ def test_every_option_has_a_help_text(verb, capsys):
             assert text.strip() and not text.strip().startswith(("(default", "(required", "--")), row
 
 
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_none_is_not_a_word_to_type(verb, capsys):
+    """An option that may be left out is left out: no choice is called None."""
+    cli.main([verb, "--help"])
+    assert "None" not in capsys.readouterr().out.replace(verb, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--precision", "bf16"], "bf16"),
+        ([], None),
+        (["--precision", "None"], 2),
+        (["--precision", "fp8"], 2),
+    ],
+)
+def test_an_optional_choice_is_one_of_its_words(words, expected, monkeypatch, capsys):
+    module = importlib.import_module("scalefast.cli.pretrain")
+    taken = []
+    monkeypatch.setattr(module, "run", lambda args: taken.append(args.precision) or 0)
+    status = cli.main(["pretrain", "store", "--out", "run", "--calibrated", "True", *words])
+    assert [status] == ([2] if expected == 2 else [0])
+    assert taken == ([] if expected == 2 else [expected])
+    if expected == 2:
+        told = " ".join(capsys.readouterr().err.split())
+        assert "invalid choice" in told.lower() and "'auto'" in told and "'bf16'" in told
+
+
 @pytest.mark.parametrize(
     "verb", [verb for verb in cli.VERBS if verb not in ("precompile", "doctor", "backbones")]
 )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+from scalefast import cli
 from scalefast.backbones import R3D, R3DConfig, save_r3d
 from scalefast.cli import main
 from scalefast.features import FeatureStore
@@ -58,6 +60,41 @@ def test_bad_options_are_one_line(videos, tmp_path, capsys, words, message):
     assert main(["cvrl", videos.source, "--out", str(tmp_path / "own"), *SMALL, *words]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and "Traceback" not in error
+
+
+def test_finetuning_reads_splits_and_lists_as_the_other_verbs_do(videos, tmp_path, capsys, monkeypatch):
+    """One source with splits for both; a list whose paths belong elsewhere; a split by its name."""
+    seen = {}
+
+    def caught(backbone, *, train, test, **_):
+        seen.update(train=[entry.id for entry in train], test=[entry.id for entry in test])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("scalefast.cvrl.finetune", caught)
+    root, names = Path(videos.source), [entry.id for entry in videos]
+    rows = [
+        f"{name},{name.split('/')[0]},{'test' if i % 4 == 3 else 'train'}" for i, name in enumerate(names)
+    ]
+    (tmp_path / "all.csv").write_text("\n".join(["path,label,split", *rows]))
+    words = [
+        "finetune",
+        "r3d-tiny",
+        "--train",
+        str(tmp_path / "all.csv"),
+        "--test",
+        str(tmp_path / "all.csv"),
+    ]
+    words += ["--out", str(tmp_path / "tuned"), "--root", str(root), "--format", "table"]
+    assert cli.main(words) == 130
+    assert (len(seen["train"]), len(seen["test"])) == (6, 2)
+    assert not set(seen["train"]) & set(seen["test"])
+    assert cli.main([*words, "--split", "all", "--test-split", "train"]) == 130
+    assert (len(seen["train"]), len(seen["test"])) == (8, 6)
+    capsys.readouterr()
+    assert cli.main([*words, "--test-split", "val"]) == 2
+    assert "'val'" in capsys.readouterr().err
+    assert cli.main([*words, "--fold", "1"]) == 2
+    assert "--fold belongs to --dataset" in capsys.readouterr().err
 
 
 def test_finetuning_says_its_accuracy(videos, tmp_path, capsys):

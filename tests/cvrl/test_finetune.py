@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -162,11 +163,36 @@ def test_class_names_without_a_training_video(videos, start, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_test_video_that_does_not_decode_is_named(videos, judged, tmp_path):
+def test_a_test_video_that_is_lost_while_training_is_named(videos, judged, tmp_path):
+    judged(videos)  # all are sound: these are not scanned again
     absent = dataclasses.replace(videos[0], path=tmp_path / "absent.mp4")
     test = VideoList(entries=(absent, *videos.entries[1:]))
     with pytest.raises(DataError, match=f"{absent.id}: the test video does not decode"):
         judged(test)
+
+
+def test_test_videos_are_looked_at_before_training(videos, start, settings, tmp_path):
+    """Minutes or hours before they are needed; mended, the same run goes on."""
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(Path(videos[0].path).read_bytes()[:900])
+    test = VideoList(
+        entries=(dataclasses.replace(videos[0], path=broken), *videos.entries[1:]), source="the list"
+    )
+    short = dataclasses.replace(settings, training=dataclasses.replace(settings.training, epochs=1))
+
+    def run(**options):
+        given = {"train": videos, "test": test, "config": short, "workers": 1, "progress": False}
+        return finetune(start, out=tmp_path / "run", **given, **options)
+
+    with pytest.raises(DataError) as caught:
+        run()
+    assert str(caught.value) == (
+        f"the list: 1 of 8 test videos cannot be decoded ({videos[0].id}: unreadable; see "
+        f"{tmp_path / 'run' / 'scan-test.csv'}); mend them or take them out of the list"
+    )
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    shutil.copy(videos[0].path, broken)
+    assert run(resume=True).run.steps == 1
 
 
 @pytest.mark.parametrize(
