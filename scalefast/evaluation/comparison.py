@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,16 @@ from torch import Tensor
 from scalefast.evaluation.baselines import BASELINES, TITLES, TRAINED_BASELINES
 from scalefast.evaluation.bootstrap import bootstrap_interval, sign_flip_p_value
 
-__all__ = ["PROTOCOL_NAMES", "RIVALS", "Difference", "best_baseline", "our_column", "summary", "verdict"]
+__all__ = [
+    "PROTOCOL_NAMES",
+    "RIVALS",
+    "Difference",
+    "best_baseline",
+    "by_measure",
+    "our_column",
+    "summary",
+    "verdict",
+]
 
 PROTOCOL_NAMES = {
     "knn": "k-NN",
@@ -30,6 +39,9 @@ PROTOCOL_NAMES = {
     "regression": "regression, R2",
 }
 """What tables and sentences call the rows of results.json."""
+
+_MEASURES = {"retrieval": "recall", "clustering_nmi": "NMI", "clustering_ari": "ARI", "regression": "R2"}
+"""How the names of protocols begin whose numbers are no accuracies -> what they are."""
 
 RIVALS = (*BASELINES, *TRAINED_BASELINES)
 """All columns that SCALE has to beat."""
@@ -91,6 +103,18 @@ class Difference:
         if self.p_value is not None and self.p_value >= SIGNIFICANT:
             return 0
         return int(self.low > 0) - int(self.high < 0)
+
+
+def by_measure(protocols: Iterable[str]) -> dict[str, list[str]]:
+    """`{measure: protocols}`, the heads of a table and the rows below each, both in the order of the protocols.
+
+    All are shown in percent: "accuracy", "recall" (queries with their class among the nearest), "NMI", "ARI", "R2".
+    """
+    groups: dict[str, list[str]] = {}
+    for protocol in protocols:
+        named = (measure for start, measure in _MEASURES.items() if protocol.startswith(start))
+        groups.setdefault(next(named, "accuracy"), []).append(protocol)
+    return groups
 
 
 def our_column(row: Mapping[str, float]) -> str:

@@ -19,6 +19,7 @@ from scalefast.evaluation.comparison import (
     PROTOCOL_NAMES,
     Difference,
     best_baseline,
+    by_measure,
     our_column,
     summary,
     verdict,
@@ -153,29 +154,30 @@ def _difference(row: Mapping[str, Outcome], values: Mapping[str, float], *, seed
 
 
 def results_table(accuracies: Accuracies, intervals: Intervals | None = None) -> str:
-    """Accuracies in percent as aligned text: a row a protocol, a column a representation.
+    """Accuracies in percent as aligned text: a row a protocol, a column a representation, a head for each measure.
 
     Args:
         accuracies: as results.json holds them.
         intervals: where they are known, they stand in a line of their own below the accuracies.
     """
     columns = list(dict.fromkeys(name for row in accuracies.values() for name in row))
-    names = [PROTOCOL_NAMES.get(protocol, protocol) for protocol in accuracies]
-    first = max(map(len, [*names, "accuracy, %"]))
+    lines: list[list[str]] = []
+    for measure, protocols in by_measure(accuracies).items():
+        lines.append([f"{measure}, %", *columns])
+        for protocol in protocols:
+            row, known = accuracies[protocol], (intervals or {}).get(protocol, {})
+            cells = (f"{100 * row[column]:.1f}" if column in row else "-" for column in columns)
+            lines.append([PROTOCOL_NAMES.get(protocol, protocol), *cells])
+            if known:
+                lines.append(["  95%", *(_ends(known.get(column)) for column in columns)])
+    first = max(len(line[0]) for line in lines)
     widths = [max(12, len(name)) for name in columns]
-    head = (f"{name:>{width}}" for name, width in zip(columns, widths, strict=True))
-    lines = [" ".join([f"{'accuracy, %':<{first}}", *head])]
-    for name, (protocol, row) in zip(names, accuracies.items(), strict=True):
-        cells = [f"{100 * row[column]:.1f}" if column in row else "-" for column in columns]
-        padded = (f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-        lines.append(" ".join([f"{name:<{first}}", *padded]))
-        known = (intervals or {}).get(protocol, {})
-        if known:
-            ends = (
-                f"{_ends(known.get(column)):>{width}}" for column, width in zip(columns, widths, strict=True)
-            )
-            lines.append(" ".join([f"{'  95%':<{first}}", *ends]))
-    return "\n".join(lines)
+    return "\n".join(
+        " ".join(
+            [f"{name:<{first}}", *(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))]
+        )
+        for name, *cells in lines
+    )
 
 
 def _ends(interval: Sequence[float] | None) -> str:

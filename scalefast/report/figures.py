@@ -10,7 +10,7 @@ from typing import Any
 
 from scalefast._files import write_atomically
 from scalefast.errors import InputError, require
-from scalefast.evaluation.comparison import PROTOCOL_NAMES, best_baseline, our_column
+from scalefast.evaluation.comparison import PROTOCOL_NAMES, best_baseline, by_measure, our_column
 from scalefast.evaluation.results import Accuracies, Intervals
 from scalefast.report.charts import (
     GREY,
@@ -58,7 +58,8 @@ def intervals(accuracies: Accuracies, known: Intervals) -> dict[str, Drawing]:
             title = f"{column}: {value:.1f}"
             bars.append(Bar(name=name, value=value, low=100 * low, high=100 * high, color=color, title=title))
         rows[PROTOCOL_NAMES.get(protocol, protocol)] = bars
-    return {"intervals": interval_chart(rows, title="SCALE and the best baseline", x_label="accuracy, %")}
+    measures = f"{' / '.join(by_measure(accuracies))}, %"
+    return {"intervals": interval_chart(rows, title="SCALE and the best baseline", x_label=measures)}
 
 
 def curves(log: Sequence[Mapping[str, Any]]) -> dict[str, Drawing]:

@@ -12,6 +12,7 @@ from scalefast.evaluation.comparison import (
     RIVALS,
     Difference,
     best_baseline,
+    by_measure,
     our_column,
     summary,
     verdict,
@@ -69,26 +70,41 @@ def results(
     }
     columns = [name for group in groups.values() for name in group]
     head = "".join(f"<th>{escape(COLUMN_NAMES.get(name, name))}</th>" for name in columns)
-    rows = []
-    for protocol, row in accuracies.items():
-        cells = [f"<td>{escape(PROTOCOL_NAMES.get(protocol, protocol))}</td>"]
-        best, known = best_baseline(row), (intervals or {}).get(protocol, {})
-        for name in columns:
-            kind = {best: ' class="main"', our_column(row): ' class="main ours"'}.get(name, "")
-            value = f"{100 * row[name]:.1f}{_ends(known.get(name))}" if name in row else "-"
-            cells.append(f"<td{kind}>{value}</td>")
-        cells.append(f"<td>{_gap(row, differences.get(protocol))}</td>")
-        rows.append(f"<tr>{''.join(cells)}</tr>")
     tops = "".join(
         f'<th class="group" colspan="{len(members)}">{title}</th>'
         for title, members in groups.items()
         if members
     )
+    measures, rows = by_measure(accuracies), []
+    first = next(iter(measures))
+    for measure, protocols in measures.items():
+        if measure != first:
+            rows.append(f'<tr><th colspan="{len(columns) + 2}">{measure}, %</th></tr>')
+        for protocol in protocols:
+            known, difference = (intervals or {}).get(protocol, {}), differences.get(protocol)
+            rows.append(_result(protocol, accuracies[protocol], columns, known, difference))
     return (
-        f'<div class="scroll"><table><thead><tr><th rowspan="2">accuracy, %</th>{tops}'
+        f'<div class="scroll"><table><thead><tr><th rowspan="2">{first}, %</th>{tops}'
         f'<th rowspan="2">SCALE less best baseline</th></tr>'
         f"<tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def _result(
+    protocol: str,
+    row: Mapping[str, float],
+    columns: Sequence[str],
+    known: Mapping[str, Sequence[float]],
+    difference: Difference | None,
+) -> str:
+    """A row of the table."""
+    best, ours = best_baseline(row), our_column(row)
+    cells = [f"<td>{escape(PROTOCOL_NAMES.get(protocol, protocol))}</td>"]
+    for name in columns:
+        kind = {best: ' class="main"', ours: ' class="main ours"'}.get(name, "")
+        value = f"{100 * row[name]:.1f}{_ends(known.get(name))}" if name in row else "-"
+        cells.append(f"<td{kind}>{value}</td>")
+    return f"<tr>{''.join(cells)}<td>{_gap(row, difference)}</td></tr>"
 
 
 def _ends(interval: Sequence[float] | None) -> str:

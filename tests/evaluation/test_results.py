@@ -108,6 +108,18 @@ def test_table_is_aligned_and_in_percent() -> None:
     assert len(set(ends)) == 1
 
 
+def test_each_measure_has_a_head_of_its_own() -> None:
+    row = {"mean": 0.5, "ensemble": 0.625}
+    protocols = ("knn", "retrieval_r5", "clustering_nmi", "clustering_ari", "linear", "regression")
+    lines = results_table({protocol: row for protocol in protocols}).splitlines()
+    assert [line.split("  ")[0] for line in lines] == [
+        "accuracy, %", "k-NN", "linear", "recall, %", "retrieval R@5", "NMI, %", "clustering NMI", "ARI, %",
+        "clustering ARI", "R2, %", "regression, R2",
+    ]  # fmt: skip
+    assert all(line.split()[-2:] == ["mean", "ensemble"] for line in lines if ", %" in line)
+    assert len({len(line) for line in lines}) == 1
+
+
 @pytest.mark.parametrize(
     ("ours", "mean", "expected"),
     [

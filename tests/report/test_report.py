@@ -15,7 +15,7 @@ from scalefast import SCALE, FeatureStore
 from scalefast.cli import main
 from scalefast.errors import InputError
 from scalefast.evaluation import evaluate, write_results
-from scalefast.report import report
+from scalefast.report import figures, report, sections
 from scalefast.report.neighbours import find_neighbours, pick_queries
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -119,6 +119,19 @@ def test_numbers_and_verdict_are_those_of_the_evaluation(page: str, case: Any) -
         "recommended",
     ]
     assert headings[start - 1 : start - 1 + len(expected)] == expected
+
+
+def test_measures_that_are_no_accuracies_stand_under_their_own_names() -> None:
+    row = {"mean": 0.5, "ensemble": 0.625}
+    page = Reader(sections.results({"clustering_nmi": row, "knn": row, "linear": row}, {}))
+    assert [word for word in page.words("th") if "%" in word] == ["NMI, %", "accuracy, %"]
+    assert [word for word in page.words("td") if word[:1] not in "+5-6"] == [
+        "clustering NMI",
+        "k-NN",
+        "linear",
+    ]
+    (drawn,) = figures.intervals({"clustering_nmi": row, "knn": row}, {}).values()
+    assert "NMI / accuracy, %" in drawn.svg()
 
 
 def test_counts_curves_maps_and_provenance_are_there(page: str, case: Any) -> None:
