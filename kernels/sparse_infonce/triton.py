@@ -69,7 +69,8 @@ def why_two_passes(rows: int, dim: int, dtype: torch.dtype, *, temperature: floa
 
 @torch.compiler.assume_constant_result  # torch.compile cannot trace it: a graph keeps the setting of its tracing
 def _tf32_allowed() -> bool:
-    return torch.get_float32_matmul_precision() != "highest"
+    """By torch's own setting; or by autocast, which would take fp32 factors to bf16, three bits less than TF32 has."""
+    return torch.get_float32_matmul_precision() != "highest" or torch.is_autocast_enabled("cuda")
 
 
 def _scalar(dtype: torch.dtype) -> bool:

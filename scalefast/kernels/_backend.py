@@ -24,8 +24,8 @@ _LIMITS = {
         "with dropout to the reference"
     ),
     "sparse_infonce": (
-        "fp64 and empty inputs are the reference's; D above 256, and fp32 unless TF32 is allowed, go strip by strip "
-        "through torch's matrix product"
+        "fp64 and empty inputs are the reference's; D above 256, and fp32 unless torch's setting or autocast allow "
+        "TF32, go strip by strip through torch's matrix product"
     ),
     "sample_views": f"{_FP64}, and so are videos of more than 512 clips and a bank that wants gradients",
 }

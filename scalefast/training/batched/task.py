@@ -67,7 +67,7 @@ class StackedTask:
             )
             for name in ("set_weight", "mcm_weight", "variance_weight", "koleo_weight")
         }
-        self._uses = {name for name, values in self._factors.items() if bool(values.any())}
+        self._uses = {name for name in self._factors if any(getattr(t.objective, name) for t in tasks)}
 
     def losses(self, w: Weights, drawn: Sequence[Drawn]) -> Tensor:
         """[6, G]: the fields of `PretrainingLosses`, in their order, of every model."""
