@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -66,6 +66,10 @@ class Args:
     allow_overlap: bool = False
     """Accept videos that are in both stores."""
 
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Matrix products of the heads that nonlinear, attention and attentive train; auto: bf16 where the hardware is fast
+    in it, as in pretraining. All other numbers are fp32 or fp64."""
+
     device: Annotated[str | None, tyro.conf.arg(metavar="DEVICE", help_behavior_hint="")] = None
     """cpu, cuda or cuda:N. Without it: the GPU if there is one."""
 
@@ -82,6 +86,7 @@ def run(args: Args) -> int:
         protocols=args.protocols,
         seed=args.seed,
         allow_overlap=args.allow_overlap,
+        precision=args.precision,
         device=args.device,
         say=lambda text: print(text, file=sys.stderr),
     )

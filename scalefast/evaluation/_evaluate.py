@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from scalefast._precision import resolve_precision
 from scalefast._version import __version__
 from scalefast.errors import InputError
 from scalefast.evaluation._outcome import Split
@@ -34,6 +35,7 @@ def evaluate(
     protocols: Sequence[Protocol] = ("knn", "linear"),
     seed: int = 0,
     allow_overlap: bool = False,
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
     device: torch.device | str | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Results:
@@ -50,6 +52,8 @@ def evaluate(
         protocols: some of `PROTOCOLS`; `low_shot`, `retrieval` and `clustering` make several rows each.
         seed: of validation splits, draws, starts and intervals.
         allow_overlap: accept videos that are in both stores.
+        precision: of the matrix products of heads that are trained by gradient descent (`nonlinear`, `attention`,
+            `attentive`); "auto": bf16 where the hardware is fast in it. All else is fp32 or fp64 in any case.
         device: where to compute; None: the GPU if there is one.
         say: is told what is being done.
 
@@ -63,6 +67,7 @@ def evaluate(
         raise InputError(f"a seed must be a whole number from 0 to 2**63 - 1, got {seed = }")
     say = say or (lambda text: None)
     home = default_device(device)
+    products = resolve_precision(None if precision == "auto" else precision, device=home)
     if out is not None:
         check_place(out)
     loaded = load(run, device=home)
@@ -77,7 +82,14 @@ def evaluate(
     random = initial_model(loaded.model, seed=drawn, store=first)
     pretraining = (loaded.record or {}).get("config") or {}
     splits = [
-        Split(store=store, model=loaded.model, random=random, device=home, pretraining=pretraining)
+        Split(
+            store=store,
+            model=loaded.model,
+            random=random,
+            device=home,
+            pretraining=pretraining,
+            products=products,
+        )
         for store in (first, second)
     ]
     if "authors" in protocols:

@@ -41,6 +41,10 @@ class Split:
     """Where everything is computed."""
     pretraining: dict[str, Any] = field(default_factory=dict)
     """Configuration of the run; empty for a model without one."""
+    products: torch.dtype = torch.float32
+    """In which heads that are trained by gradient descent compute their products; all else is fp32 or fp64."""
+    fitted: dict[tuple[str, str, int], Outcome] = field(default_factory=dict)
+    """What such heads reached, by head, column and seed: rows of the table that ask for the same train it once."""
 
     @cached_property
     def labels(self) -> Tensor:

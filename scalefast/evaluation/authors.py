@@ -17,9 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from scalefast.errors import InputError
-from scalefast.evaluation._fit import ClipSets, Training, clip_logits, train_head
+from scalefast.evaluation._fit import train_head
 from scalefast.evaluation._heads import Head
+from scalefast.evaluation._logits import clip_logits
 from scalefast.evaluation._outcome import Outcome, Split
+from scalefast.evaluation._training import ClipSets, Training
 from scalefast.evaluation.trained import clip_sets
 from scalefast.kernels import RandomState
 from scalefast.model import padding

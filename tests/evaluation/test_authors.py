@@ -15,7 +15,7 @@ from scalefast.cli import main
 from scalefast.cli.evaluate import Args
 from scalefast.errors import InputError
 from scalefast.evaluation import PROTOCOLS, evaluate, read_results
-from scalefast.evaluation._fit import ClipSets, Training, _batches
+from scalefast.evaluation._training import ClipSets, Training, _batches
 from scalefast.evaluation.authors import MODES, PlainLinear, _judge, authors_training
 
 Stores = tuple[FeatureStore, FeatureStore]

@@ -16,8 +16,8 @@ from torch import nn
 from scalefast import SCALE, FeatureStore
 from scalefast.cli import main
 from scalefast.errors import InputError
-from scalefast.evaluation import COLUMNS, _fit, evaluate, read_results
-from scalefast.evaluation._fit import ClipSets, Training, fit_head, grid, train_head, video_logits
+from scalefast.evaluation import COLUMNS, _training, evaluate, read_results
+from scalefast.evaluation._fit import fit_heads, train_head
 from scalefast.evaluation._heads import (
     AttentionPooling,
     AttentiveProbe,
@@ -26,6 +26,8 @@ from scalefast.evaluation._heads import (
     Head,
     ScaleClassifier,
 )
+from scalefast.evaluation._logits import video_logits
+from scalefast.evaluation._training import ClipSets, Training, draws, grid
 
 Stores = tuple[FeatureStore, FeatureStore]
 W, C = 12, 3
@@ -151,12 +153,15 @@ def test_fine_tuning_starts_from_the_model_and_leaves_it() -> None:
 def test_an_epoch_takes_every_video_once_and_no_clip_twice(
     lengths: list[int], views: int, epoch: int
 ) -> None:
-    sets = ClipSets(rows=torch.zeros(0, 1), positions=torch.zeros(0, 7), lengths=torch.tensor(lengths))
-    training = Training(learning_rate=1.0, weight_decay=0.0, epochs=1, batch_size=7, views=views)
+    training = Training(learning_rate=1.0, weight_decay=0.0, epochs=4, batch_size=7, views=views)
     videos = []
-    for members, clips, count in _fit._epoch(sets, torch.arange(len(lengths)), training, seed=3, epoch=epoch):
-        videos += members.tolist()
-        for video, row, kept in zip(members.tolist(), clips.tolist(), count.tolist(), strict=True):
+    for draw in draws(torch.tensor(lengths), torch.arange(len(lengths)), training, seed=3):
+        if draw.epoch != epoch:
+            continue
+        videos += draw.videos.tolist()
+        for video, row, kept in zip(
+            videos[-len(draw.videos) :], draw.clips.tolist(), draw.lengths.tolist(), strict=True
+        ):
             assert kept == min(views, lengths[video])
             assert len(set(row[:kept])) == kept and max(row[:kept]) < lengths[video]
     assert sorted(videos) == list(range(len(lengths)))
@@ -164,7 +169,7 @@ def test_an_epoch_takes_every_video_once_and_no_clip_twice(
 
 def test_choice_is_the_best_on_the_validation_split() -> None:
     sets, labels = make_sets(60, spread=2.0)
-    fitted = fit_head(partial(ClipLinear, sets.rows), sets, labels + 4, seed=0, choices=grid(60))
+    (fitted,) = fit_heads([(partial(ClipLinear, sets.rows), sets)], labels + 4, seed=0, choices=grid(60))
     tried = fitted.settings["validation"]
     assert len(tried) == 8
     best = max(tried, key=lambda one: (one["accuracy"], -one["loss"]))
@@ -177,7 +182,7 @@ def test_choice_is_the_best_on_the_validation_split() -> None:
 
 def test_no_choice_where_no_video_can_be_held_out() -> None:
     sets, _ = make_sets(3)
-    fitted = fit_head(partial(ClipLinear, sets.rows), sets, torch.arange(3), seed=0, choices=grid(3))
+    (fitted,) = fit_heads([(partial(ClipLinear, sets.rows), sets)], torch.arange(3), seed=0, choices=grid(3))
     assert fitted.settings["chosen_by"] == "default" and fitted.settings["validation"] == []
 
 
@@ -185,16 +190,16 @@ def test_bad_input_is_named() -> None:
     sets, labels = make_sets(6)
     build = partial(ClipLinear, sets.rows)
     with pytest.raises(InputError, match="at least 2 classes, but all training videos are of one"):
-        fit_head(build, sets, torch.zeros(6).long(), seed=0, choices=grid(6))
+        fit_heads([(build, sets)], torch.zeros(6).long(), seed=0, choices=grid(6))
     with pytest.raises(InputError, match="give at least one"):
-        fit_head(build, sets, labels, seed=0, choices=())
+        fit_heads([(build, sets)], labels, seed=0, choices=())
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_fit, "EPOCHS", 2)
-    monkeypatch.setattr(_fit, "LEARNING_RATES", (1e-3, 3e-3))
-    monkeypatch.setattr(_fit, "WEIGHT_DECAYS", (1e-4,))
+    monkeypatch.setattr(_training, "EPOCHS", 2)
+    monkeypatch.setattr(_training, "LEARNING_RATES", (1e-3, 3e-3))
+    monkeypatch.setattr(_training, "WEIGHT_DECAYS", (1e-4,))
     monkeypatch.setattr("scalefast.evaluation.trained.ClipMLP", partial(ClipMLP, widths=(16,)))
 
 
