@@ -17,6 +17,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=DemoSet.seed)
     parser.add_argument("--train-per-class", type=int, default=DemoSet.train_per_class)
     parser.add_argument("--test-per-class", type=int, default=DemoSet.test_per_class)
+    parser.add_argument("--seconds", type=int, help="length of every video, for chapters (180)")
     options = vars(parser.parse_args())
     folder, demo = options.pop("folder"), DemoSet(**options)
     render_set(folder, demo)

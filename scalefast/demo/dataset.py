@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -15,14 +15,23 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from scalefast.demo import actions, patterns
+from scalefast.demo import actions, chapters, patterns
 from scalefast.demo.scene import FPS, FRAME_SIZE
 from scalefast.errors import InputError, require
 
 __all__ = ["VIDEO_STRUCTURES", "DemoSet", "VideoStructure", "render_set", "write_video"]
 
-VideoStructure = Literal["order", "tempo", "company"]
+VideoStructure = Literal["order", "tempo", "company", "chapters"]
 VIDEO_STRUCTURES: tuple[VideoStructure, ...] = get_args(VideoStructure)
+
+_SECONDS: Mapping[VideoStructure, int] = {
+    "order": actions.SECONDS,
+    "tempo": patterns.SECONDS,
+    "company": patterns.SECONDS,
+    "chapters": chapters.SECONDS,
+}
+_LEAST_SECONDS = 24
+"""Of a video of `chapters`: its events then last 2 s, about one clip."""
 
 _RECORD = "rendered.json"
 _RENDERER = 1
@@ -35,13 +44,15 @@ class DemoSet:
 
     structure: VideoStructure = "order"
     """What tells the class of a video: the order of two motions (`actions`; the demo's set), when the object moves, or
-    which motions go together (`patterns`)."""
+    which motions go together (`patterns`), or the order of three events of a long video (`chapters`)."""
     seed: int = 0
     """Of everything that varies between videos."""
     train_per_class: int = 24
     """Training videos of each class."""
     test_per_class: int = 10
     """Test videos of each class; they share nothing with the training videos but the classes."""
+    seconds: int | None = None
+    """Length of every video of `chapters`; None: three minutes. The others have one length each, which is filled in."""
 
     def __post_init__(self) -> None:
         if self.structure not in VIDEO_STRUCTURES:
@@ -52,21 +63,35 @@ class DemoSet:
             raise InputError(
                 f"a demo set needs seed >= 0 and at least one video of each class and split; got {self}"
             )
+        own = _SECONDS[self.structure]
+        if self.seconds not in (None, own) and self.structure != "chapters":
+            raise InputError(f"videos of structure {self.structure} last {own} seconds; got {self.seconds}")
+        if self.seconds is not None and self.seconds < _LEAST_SECONDS:
+            raise InputError(
+                f"videos of structure chapters last {_LEAST_SECONDS} seconds or more; got {self.seconds}"
+            )
+        object.__setattr__(self, "seconds", own if self.seconds is None else self.seconds)
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes."""
+        if self.structure == "chapters":
+            return chapters.CHAPTERS
         return actions.CLASSES if self.structure == "order" else patterns.PATTERNS[self.structure]
 
     @property
-    def seconds(self) -> int:
-        """Length of every video."""
-        return actions.SECONDS if self.structure == "order" else patterns.SECONDS
+    def fps(self) -> int:
+        """Frames a second of every video."""
+        return chapters.FPS if self.structure == "chapters" else FPS
 
     def frames(self, split: str, name: str, index: int) -> NDArray[np.uint8]:
         """Frames of one of `videos()`, uint8 [T, H, W, 3], RGB."""
         if self.structure == "order":
             return actions.render_action(name, seed=self.seed, split=split, index=index)
+        if self.structure == "chapters":
+            return chapters.render_chapters(
+                name, seed=self.seed, split=split, index=index, seconds=self.seconds or chapters.SECONDS
+            )
         return patterns.render_pattern(self.structure, name, seed=self.seed, split=split, index=index)
 
     def crf(self, split: str, name: str, index: int) -> int:
@@ -113,6 +138,10 @@ def render_set(folder: str | os.PathLike[str], demo: DemoSet, *, workers: int | 
     ]
     for parent in {job[4].parent for job in jobs}:
         parent.mkdir(parents=True, exist_ok=True)
+        for unfinished in parent.glob(
+            ".*.mp4.*.tmp"
+        ):  # of a call that was killed; lists would count it as a video
+            unfinished.unlink(missing_ok=True)
     if jobs:
         # spawn: a fork of a process in which torch has started its threads can hang.
         with ProcessPoolExecutor(
@@ -156,7 +185,7 @@ def write_video(path: Path, frames: Iterator[object] | list[object], *, fps: int
 def _render_one(job: tuple[DemoSet, str, str, int, Path]) -> None:
     demo, split, name, index, path = job
     frames, crf = demo.frames(split, name, index), demo.crf(split, name, index)
-    write_video(path, list(frames), fps=FPS, crf=crf)
+    write_video(path, iter(frames), fps=demo.fps, crf=crf)
 
 
 def _claim(root: Path, demo: DemoSet) -> None:
@@ -168,7 +197,7 @@ def _claim(root: Path, demo: DemoSet) -> None:
         "train_per_class": demo.train_per_class,
         "test_per_class": demo.test_per_class,
         "seconds": demo.seconds,
-        "fps": FPS,
+        "fps": demo.fps,
         "height": FRAME_SIZE[0],
         "width": FRAME_SIZE[1],
     }

@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from scalefast.demo.scene import FPS, MOTIONS, Floats, Scene, draw_scene, paint
+from scalefast.demo.scene import FPS, MOTIONS, draw_scene, follow, paint
 
 __all__ = ["PATTERNS", "SECONDS", "Pattern", "render_pattern"]
 
@@ -63,7 +63,7 @@ def render_pattern(pattern: Pattern, name: str, *, seed: int, split: str, index:
     rng = np.random.Generator(np.random.Philox(key=[seed, key]))
     scene = draw_scene(rng, frames=FPS * SECONDS)
     goes_on = _DRAW[pattern](rng, PATTERNS[pattern].index(name))
-    return paint(scene, *_follow(scene, goes_on[:, _quarter_of_frames(rng)]))
+    return paint(scene, *follow(scene, goes_on[:, _quarter_of_frames(rng)]))
 
 
 def _draw_tempo(rng: np.random.Generator, label: int) -> NDArray[np.bool_]:
@@ -90,19 +90,3 @@ def _quarter_of_frames(rng: np.random.Generator) -> NDArray[np.int64]:
     frames = FPS * SECONDS
     borders = (np.arange(1, QUARTERS) + rng.uniform(-1 / 6, 1 / 6, QUARTERS - 1)) * frames / QUARTERS
     return np.searchsorted(borders, np.arange(frames), side="right")
-
-
-def _follow(scene: Scene, goes_on: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats, Floats]:
-    """[motions, T] -> centre y and x, angle and scale in every frame, [T] each.
-
-    Each motion has a clock that stands still while it pauses, so that nothing ever jumps.
-    """
-    cycles = scene.speed * np.cumsum(goes_on, axis=1) / FPS + scene.phase
-    slide, bounce, spin, pulse = (
-        cycles[MOTIONS.index(name)] for name in ("slide", "bounce", "spin", "pulse")
-    )
-    y = scene.place[0] + 0.45 * np.sin(2 * np.pi * bounce) + scene.shake[:, 0]
-    x = scene.place[1] + 0.55 * np.sin(2 * np.pi * slide) + scene.shake[:, 1]
-    angle, scale = np.pi * spin, 1 + 0.4 * np.sin(2 * np.pi * pulse)
-    y, x, angle, scale = (values.astype(np.float32) for values in (y, x, angle, scale))
-    return y, x, angle, scale

@@ -1,7 +1,7 @@
 """What all rendered videos look like: one textured object on a still background, seen by a slightly shaky camera.
 
 Shape, texture, colours, size, speed, phase, place, background, camera shake and brightness drift vary freely and say
-nothing of a class. How the object moves is for others to say (`actions`, `patterns`).
+nothing of a class. How the object moves is for others to say (`actions`, `patterns`, `chapters`).
 
 Shapes: `T` frames, `H` x `W` pixels.
 """
@@ -13,12 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FPS", "FRAME_SIZE", "MOTIONS", "Floats", "Scene", "draw_scene", "paint"]
+__all__ = ["FPS", "FRAME_SIZE", "MOTIONS", "Floats", "Scene", "draw_scene", "follow", "paint"]
 
 MOTIONS = ("slide", "bounce", "spin", "pulse")
 FPS = 15
 FRAME_SIZE = (80, 96)
 """Height and width in pixels."""
+
+_AT_A_TIME = 16
+"""Frames painted together: what they need stays in the cache, and a video of minutes needs no more memory than one of
+seconds."""
 
 Floats = NDArray[np.float32]
 
@@ -66,8 +70,36 @@ def draw_scene(rng: np.random.Generator, *, frames: int) -> Scene:
     )
 
 
+def follow(
+    scene: Scene, goes_on: NDArray[np.bool_], *, fps: int = FPS
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Which motion goes on when, bool [motions, T] -> centre y and x, angle and scale in every frame, [T] each.
+
+    Each motion has a clock that stands still while it pauses, so that nothing ever jumps.
+    """
+    cycles = scene.speed * np.cumsum(goes_on, axis=1) / fps + scene.phase
+    slide, bounce, spin, pulse = (
+        cycles[MOTIONS.index(name)] for name in ("slide", "bounce", "spin", "pulse")
+    )
+    y = scene.place[0] + 0.45 * np.sin(2 * np.pi * bounce) + scene.shake[:, 0]
+    x = scene.place[1] + 0.55 * np.sin(2 * np.pi * slide) + scene.shake[:, 1]
+    angle, scale = np.pi * spin, 1 + 0.4 * np.sin(2 * np.pi * pulse)
+    y, x, angle, scale = (values.astype(np.float32) for values in (y, x, angle, scale))
+    return y, x, angle, scale
+
+
 def paint(scene: Scene, y: Floats, x: Floats, angle: Floats, scale: Floats) -> NDArray[np.uint8]:
     """Frames, uint8 [T, H, W, 3] in RGB, of an object whose centre, angle and scale are given for every frame, [T]."""
+    frames = np.empty((len(y), *FRAME_SIZE, 3), dtype=np.uint8)
+    for start in range(0, len(y), _AT_A_TIME):
+        some = slice(start, start + _AT_A_TIME)
+        frames[some] = _paint_some(scene, y[some], x[some], angle[some], scale[some], scene.brightness[some])
+    return frames
+
+
+def _paint_some(
+    scene: Scene, y: Floats, x: Floats, angle: Floats, scale: Floats, brightness: Floats
+) -> NDArray[np.uint8]:
     height, width = FRAME_SIZE
     grid_y = ((np.arange(height, dtype=np.float32) + 0.5) / height * 2 - 1)[None, :, None]
     grid_x = ((np.arange(width, dtype=np.float32) + 0.5) * 2 - width)[None, None, :] / height
@@ -90,5 +122,5 @@ def paint(scene: Scene, y: Floats, x: Floats, angle: Floats, scale: Floats) -> N
     slope = (0.5 + 0.35 * (grid_y + grid_x * scene.grain_speed) + 0.08 * scene.grain[:1])[..., None]
     ground = ground_dark + (ground_light - ground_dark) * slope
     image = ground + (thing - ground) * cover
-    image = image * scene.brightness[:, None, None, None] + 0.01 * scene.grain[1][None, ..., None]
+    image = image * brightness[:, None, None, None] + 0.01 * scene.grain[1][None, ..., None]
     return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)

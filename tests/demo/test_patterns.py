@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
@@ -23,7 +22,7 @@ EACH = {"tempo": 8, "company": 4}  # 48 videos of each pattern
 
 
 @pytest.fixture(scope="module", params=PATTERNS)
-def rendered(request, tmp_path_factory):
+def rendered(request, tmp_path_factory, frames_of):
     """A set on disk: its description, its folder and its videos with the frames of every video."""
     demo = DemoSet(structure=request.param, seed=1, train_per_class=EACH[request.param], test_per_class=1)
     root = render_set(tmp_path_factory.mktemp("patterns") / request.param, demo)
@@ -69,19 +68,19 @@ def test_quarters_move_as_the_name_says(rendered):
 
 
 @pytest.mark.parametrize("rendered", ["company"], indirect=True)
-def test_the_motions_of_a_pair_are_both_there(rendered):
+def test_the_motions_of_a_pair_are_both_there(rendered, path_of_centre):
     """The centre wanders along x where a slide is part of the pair, and along y where a bounce is."""
     _, _, videos, frames = rendered
     ways = {"slide": [], "bounce": [], "neither": []}
     for video, shown in zip(videos, frames, strict=True):
-        y, x = path(shown)
+        y, x = path_of_centre(shown)
         name = videos.classes[video.label]
         ways["slide" if "slide" in name else "neither"].append(x.std())
         ways["bounce" if "bounce" in name else "neither"].append(y.std())
     assert min(np.median(ways["slide"]), np.median(ways["bounce"])) > 3 * np.median(ways["neither"])
 
 
-def test_length_colour_and_file_size_tell_next_to_nothing(rendered):
+def test_length_colour_and_file_size_tell_next_to_nothing(rendered, left_out_accuracy):
     demo, _, videos, frames = rendered
     assert {probe(video.path).num_frames for video in videos} == {SECONDS * FPS}
     labels = np.array([video.label for video in videos])
@@ -102,7 +101,9 @@ def test_the_command_renders_and_refuses(tmp_path):
     assert json.loads((tmp_path / "a" / "rendered.json").read_text())["structure"] == "tempo"
     other = command(tmp_path / "a", "--structure", "company", "--train-per-class", 1, "--test-per-class", 1)
     assert other.returncode == 2 and other.stderr.startswith("error: ") and "another demo set" in other.stderr
-    with pytest.raises(InputError, match="structure must be one of order, tempo, company; got 'chaos'"):
+    with pytest.raises(
+        InputError, match="structure must be one of order, tempo, company, chapters; got 'chaos'"
+    ):
         DemoSet(structure="chaos")
 
 
@@ -114,12 +115,6 @@ def command(folder: Path, *options: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def frames_of(path: Path) -> np.ndarray:
-    """uint8 [T, H, W, 3]."""
-    with av.open(str(path)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-
-
 def activity(shown: np.ndarray) -> np.ndarray:
     """[4]: how much changes from frame to frame in the middle of each quarter."""
     change = np.abs(np.diff(shown.astype(np.float32), axis=0)).mean((1, 2, 3))
@@ -127,20 +122,3 @@ def activity(shown: np.ndarray) -> np.ndarray:
     return np.array(
         [np.median(change[int((k + 0.2) * quarter) : int((k + 0.8) * quarter)]) for k in range(4)]
     )
-
-
-def path(shown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Centre y and x of what differs from the video's median, in every frame."""
-    moved = np.abs(shown - np.median(shown, axis=0)).sum(-1)
-    weight = moved / moved.sum((1, 2), keepdims=True).clip(1e-6)
-    rows, columns = (np.arange(size) for size in FRAME_SIZE)
-    return (weight * rows[None, :, None]).sum((1, 2)), (weight * columns[None, None, :]).sum((1, 2))
-
-
-def left_out_accuracy(hint: np.ndarray, labels: np.ndarray) -> float:
-    """Of 5 nearest neighbours on the standardised hint, each video left out in turn."""
-    places = (hint - hint.mean(0)) / hint.std(0)
-    distance = np.linalg.norm(places[:, None] - places[None], axis=-1)
-    np.fill_diagonal(distance, np.inf)
-    votes = np.eye(labels.max() + 1)[labels[np.argsort(distance, axis=1)[:, :5]]].sum(1)
-    return float((votes.argmax(1) == labels).mean())
