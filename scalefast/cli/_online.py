@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from scalefast.cli._videos import VideoOptions, read_part
+from scalefast.cli._videos import VideoOptions, holds_store, read_part
 
 if TYPE_CHECKING:
     from scalefast.online import OnlineVideos
@@ -77,7 +78,7 @@ def online_videos(
         device: where the backbone computes; None: the GPU of this process, if there is one.
 
     Raises:
-        InputError: options of videos without --backbone, videos that cannot be listed, or an unknown backbone.
+        InputError: videos, or options of videos, without --backbone; videos that cannot be listed; an unknown backbone.
     """
     from scalefast.errors import InputError
 
@@ -88,6 +89,11 @@ def online_videos(
                 raise InputError(
                     f"--{name} is for videos, which need --backbone; {source} is taken for a store"
                 )
+        if os.path.exists(source) and not holds_store(source):
+            raise InputError(
+                f"{source} is not a feature store (no store.json in it); to train on videos, name what encodes them: "
+                "--backbone NAME"
+            )
         return None
     from scalefast.backbones import load_backbone
     from scalefast.cli._machine import decoding_workers, usable_device

@@ -12,7 +12,7 @@ import tyro
 if TYPE_CHECKING:
     from scalefast.video import VideoList
 
-__all__ = ["VideoOptions", "read_part", "read_split"]
+__all__ = ["VideoOptions", "holds_store", "read_part", "read_split"]
 
 _Name = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
 _Place = Annotated[str | None, tyro.conf.arg(metavar="PATH_OR_URL", help_behavior_hint="")]
@@ -46,6 +46,11 @@ class VideoOptions:
 
     classes: _Place = None
     """File with the names of the classes of --dataset by number, one a line, where none ship (kinetics600, -700)."""
+
+
+def holds_store(source: str | os.PathLike[str]) -> bool:
+    """Whether a path is the folder of a feature store, be it an unfinished one."""
+    return any((Path(source) / name).is_file() for name in ("store.json", "partial.json"))
 
 
 def read_split(videos: str, options: VideoOptions, *, split: str | None) -> VideoList:

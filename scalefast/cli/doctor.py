@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+
+from scalefast.cli._videos import VideoOptions, holds_store, read_part
 
 if TYPE_CHECKING:
     from scalefast.doctor.profile import Profile
@@ -19,7 +21,7 @@ _Whole = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args:
+class Args(VideoOptions):
     """Say what this machine can do and what to install for more; with --profile, what limits a run of your own.
 
     Shows the devices, the packages with the versions that are known to work, which implementation serves each
@@ -27,7 +29,8 @@ class Args:
     if what is always needed is in order, else 1.
 
     With --profile STORE, training on that store is timed for some steps; with --profile VIDEOS --backbone NAME, some
-    of the videos are decoded and extracted as well. Shown is how long the whole run would take in each stage.
+    of the videos are decoded and extracted as well (--root to --classes say how they are read). Shown is how long the
+    whole run would take in each stage.
     """
 
     json: bool = False
@@ -38,6 +41,9 @@ class Args:
 
     backbone: _Text = None
     """With VIDEOS: the backbone (name, folder or hub id) that extracts them."""
+
+    subset: _Text = None
+    """Split of VIDEOS that the run trains on (train); all: everything in it."""
 
     epochs: _Whole = None
     """Epochs of the run that is timed (200)."""
@@ -56,6 +62,7 @@ def run(args: Args) -> int:
     """Prints the findings; 0 if what is always needed is in order, else 1. A profile: 0."""
     if args.profile is not None:
         return _profile(args, args.profile)
+    _refuse(args, allowed=("json",), why="belongs to --profile, which is not given")
     from scalefast.doctor import examine, render
 
     findings = examine()
@@ -75,7 +82,7 @@ def measure(args: Args, source: Path) -> Profile:
     """The profile that the options ask for.
 
     Raises:
-        InputError: VIDEOS without a backbone, STORE with one, or a source that is neither.
+        InputError: VIDEOS without a backbone, STORE with options of videos, or a source that is neither.
     """
     from scalefast.doctor.profile_store import profile_store
     from scalefast.doctor.profile_videos import profile_videos
@@ -90,11 +97,12 @@ def measure(args: Args, source: Path) -> Profile:
     given = {"epochs": args.epochs, "batch_size": args.batch_size, "precision": args.precision}
     config = k400().replace(**{name: value for name, value in given.items() if value is not None})
     device = join_world(args.device).device
-    if any((source / name).is_file() for name in ("store.json", "partial.json")):
-        if args.backbone is not None:
-            raise InputError(
-                f"--backbone is for videos; {source} is a feature store, which has its features already"
-            )
+    if holds_store(source):
+        _refuse(
+            args,
+            allowed=("json", "profile", "epochs", "batch_size", "precision", "device"),
+            why=f"is for videos; {source} is a feature store, which has its features already",
+        )
         return profile_store(source, config=config, device=device)
     if args.backbone is None:
         raise InputError(
@@ -102,4 +110,14 @@ def measure(args: Args, source: Path) -> Profile:
         )
     from scalefast.backbones import load_backbone
 
-    return profile_videos(source, backbone=load_backbone(args.backbone, device=device), config=config)
+    videos = read_part(str(source), args, part="train", subset=args.subset)
+    return profile_videos(videos, backbone=load_backbone(args.backbone, device=device), config=config)
+
+
+def _refuse(args: Args, *, allowed: tuple[str, ...], why: str) -> None:
+    """Refuse options that would be passed over in silence."""
+    from scalefast.errors import InputError
+
+    for field in fields(args):
+        if field.name not in allowed and getattr(args, field.name) != field.default:
+            raise InputError(f"--{field.name.replace('_', '-')} {why}")

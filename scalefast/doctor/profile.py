@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from scalefast._text import counted
+
 __all__ = ["STAGES", "Profile", "Stage", "render_profile"]
 
 Stage = Literal["decode", "backbone", "bank", "step"]
@@ -48,10 +50,14 @@ class Profile:
     """Of the whole run: decoding and backbone once a video, bank and step once a video in every epoch."""
 
     @property
+    def total(self) -> float:
+        """Seconds of all stages together, one after the other."""
+        return sum(self.seconds.values())
+
+    @property
     def shares(self) -> dict[Stage, float]:
         """Share of each stage in the time of all, in [0, 1]."""
-        total = sum(self.seconds.values()) or 1.0
-        return {stage: seconds / total for stage, seconds in self.seconds.items()}
+        return {stage: seconds / (self.total or 1.0) for stage, seconds in self.seconds.items()}
 
     @property
     def limit(self) -> Stage:
@@ -71,6 +77,7 @@ class Profile:
             "videos": self.videos,
             "epochs": self.epochs,
             "seconds": dict(self.seconds),
+            "total_seconds": self.total,
             "shares": self.shares,
             "limit": self.limit,
             "advice": self.advice,
@@ -79,12 +86,13 @@ class Profile:
 
 def render_profile(profile: Profile) -> str:
     """The profile as text to read."""
-    lines = [f"{profile.source}: {profile.videos:,} videos, {profile.epochs} epochs", ""]
+    lines = [f"{profile.source}: {counted(profile.videos, 'video')}, {counted(profile.epochs, 'epoch')}", ""]
     lines += [f"  {sentence}" for sentence in profile.circumstances]
     lines += ["", f"  {'stage':<10} {'whole run':>10} {'share':>6}"]
     shares = profile.shares
     for stage, seconds in profile.seconds.items():
         lines.append(f"  {stage:<10} {_duration(seconds):>10} {shares[stage]:>6.1%}")
+    lines.append(f"  {'together':<10} {_duration(profile.total):>10} {1:>6.1%}")
     lines += ["", f"{profile.limit} limits this run ({shares[profile.limit]:.0%}): {profile.advice}"]
     return "\n".join(lines)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from scalefast.training.bank import Bank, Batch
     from scalefast.training.session import Session
 
-__all__ = ["Training", "profile_store", "time_training"]
+__all__ = ["Training", "profile_store", "time_training", "trained_on"]
 
 _ROUNDS = 3
 _RESIDENT_VIDEOS = 4096
@@ -56,7 +56,7 @@ def profile_store(
     store = FeatureStore.open(path)
     check_sets(store, views=config.views)
     measured = time_training(store, config=config, device=device, rounds=rounds)
-    times = len(store) * config.epochs
+    times = trained_on(len(store), config=config)
     return Profile(
         source=str(path),
         circumstances=(measured.told,),
@@ -64,6 +64,14 @@ def profile_store(
         epochs=config.epochs,
         seconds={"bank": measured.bank * times, "step": measured.step * times},
     )
+
+
+def trained_on(videos: int, *, config: PretrainConfig) -> int:
+    """How often a run trains on a video: every epoch on all of them but those that no full batch holds."""
+    from scalefast.training.sampler import BatchPlan
+
+    plan = BatchPlan(num_videos=videos, batch_size=config.batch_size, epochs=config.epochs, seed=config.seed)
+    return plan.batch * plan.total_steps
 
 
 def time_training(

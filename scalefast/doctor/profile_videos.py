@@ -9,20 +9,27 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from scalefast._text import counted
 from scalefast.doctor.machine import cores
 from scalefast.doctor.profile import Profile
-from scalefast.doctor.profile_store import time_training
-from scalefast.errors import DataError
+from scalefast.doctor.profile_store import Training, time_training, trained_on
+from scalefast.errors import DataError, InputError
 
 if TYPE_CHECKING:
     from scalefast.backbones import FrozenBackbone
     from scalefast.training import PretrainConfig
-    from scalefast.video import VideoEntry
+    from scalefast.video import VideoEntry, VideoList
 
 __all__ = ["profile_videos"]
 
 _SAMPLE = 6
 """Videos that are decoded, evenly spread over the list."""
+
+
+_BESIDE = {
+    "cuda": ("decoding and the GPU's backbone work side by side: extraction takes the longer of the two",)
+}
+"""Device of the backbone -> what the sum of the stages leaves out."""
 
 
 class _Extraction(NamedTuple):
@@ -37,18 +44,21 @@ class _Extraction(NamedTuple):
 
 
 def profile_videos(
-    path: str | Path, *, backbone: FrozenBackbone, config: PretrainConfig, sample: int = _SAMPLE
+    videos: VideoList, *, backbone: FrozenBackbone, config: PretrainConfig, sample: int = _SAMPLE
 ) -> Profile:
     """What a run over all stages spends its time on: extraction with this backbone, then training; nothing is kept.
 
     Decoding is divided by the cores that this process may use, as extraction's workers divide it.
 
     Raises:
-        InputError: not a list or folder of videos. DataError: none of the videos that were tried decodes.
+        InputError: fewer than 2 videos. DataError: none of the videos that were tried decodes.
     """
-    from scalefast.video import VideoList, train_recipe
+    from scalefast.video import train_recipe
 
-    videos = VideoList.read(path)
+    if len(videos) < 2:
+        raise InputError(
+            f"{videos.source}: pretraining contrasts videos and needs at least 2, found {len(videos)}"
+        )
     recipe = train_recipe(
         num_frames=backbone.num_frames, stride=backbone.stride, size=backbone.size, clips=2 * config.views
     )
@@ -57,6 +67,7 @@ def profile_videos(
     measured = _extract(chosen, recipe=recipe, backbone=backbone)
     training = _train(measured.features, videos=len(videos), config=config, device=backbone.device)
     tried, clips = len(chosen) - measured.lost, recipe.clips
+    times = trained_on(len(videos), config=config)
     told = (
         f"extraction: {tried} of {len(videos):,} videos, {clips} clips of {recipe.num_frames} frames each; "
         f"{measured.decode:.3g} s a video to decode on one core of {cores()}, "
@@ -64,15 +75,15 @@ def profile_videos(
         + (f"; {measured.lost} more did not decode" if measured.lost else "")
     )
     return Profile(
-        source=str(path),
-        circumstances=(told, training.told),
+        source=videos.source,
+        circumstances=(told, training.told, *_BESIDE.get(backbone.device.type, ())),
         videos=len(videos),
         epochs=config.epochs,
         seconds={
             "decode": measured.decode / cores() * len(videos),
             "backbone": measured.backbone * len(videos),
-            "bank": training.bank * len(videos) * config.epochs,
-            "step": training.step * len(videos) * config.epochs,
+            "bank": training.bank * times,
+            "step": training.step * times,
         },
     )
 
@@ -97,15 +108,15 @@ def _extract(chosen: list[VideoEntry], *, recipe: Any, backbone: FrozenBackbone)
         found.append(backbone(given).cpu())  # on the CPU: the device is done
         compute += time.perf_counter() - begin
     if not found:
-        raise DataError(f"none of the {len(chosen)} videos that were tried decodes; see `scalefast scan`")
+        raise DataError(f"none of the {counted(len(chosen), 'video')} tried decodes; see `scalefast scan`")
     return _Extraction(decode / len(found), compute / len(found), torch.stack(found), lost)
 
 
-def _train(features: torch.Tensor, *, videos: int, config: PretrainConfig, device: torch.device) -> Any:
+def _train(features: torch.Tensor, *, videos: int, config: PretrainConfig, device: torch.device) -> Training:
     """Training's cost on as many videos as a batch holds, which repeat the few that were extracted."""
     from scalefast.features import FeatureStore
 
-    repeated = features[torch.arange(max(2, min(videos, config.batch_size))) % len(features)].half()
+    repeated = features[torch.arange(min(videos, config.batch_size)) % len(features)].half()
     with tempfile.TemporaryDirectory() as folder:
         store = FeatureStore.create(Path(folder) / "store", features=repeated)
         return time_training(store, config=config, device=device)

@@ -47,7 +47,7 @@ def test_videos_in_a_model_out(videos: VideoList, tmp_path: Path, capsys: pytest
         ),
         (["--backbone", "r3d-tiny", "--workers", "0"], "--workers 0: expected an integer of at least 1"),
         (["--backbone", "r3d-tiny", "--fold", "1"], "--fold belongs to --dataset, which is not given"),
-        ([], "SOURCE: not a feature store: the folder has no store.json"),
+        ([], "SOURCE is not a feature store (no store.json in it); to train on videos, name"),
     ],
 )
 def test_what_does_not_go_together(

@@ -82,6 +82,19 @@ def test_a_store_that_is_not_there_is_an_error_and_leaves_no_folder(
     assert (tmp_path / "empty").is_dir()  # the user's own, made before
 
 
+def test_videos_without_a_backbone_say_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "videos" / "class").mkdir(parents=True)
+    assert main(["pretrain", str(tmp_path / "videos"), "--out", str(tmp_path / "run")]) == 2
+    told = capsys.readouterr().err
+    assert (
+        "not a feature store (no store.json in it); to train on videos, name what encodes them: --backbone"
+        in told
+    )
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_bank_above_its_memory_is_streamed_and_that_is_said(
     store: FeatureStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
