@@ -1,15 +1,18 @@
 /* Attention inside small sets, weights dropped by Philox numbers, forward and backward; see ../set_attention.
 
    Shapes: B sets, N tokens a set, h heads, d head dimension; q, k and v lie as [B, N, 3, h, d]. One head of one set is
-   worked on at a time, in fp32, from buffers that stay in the first cache. Loops over d = 32, SCALE's own, have a copy
-   in which the compiler knows it: a quarter less time (2-core EPYC, Zen 5, 2026-11-21). */
+   worked on at a time, in fp32, from buffers that stay in the first cache. Weights lie with keys as rows and queries side by
+   side, so that a softmax runs down the lanes and no lane meets another. Loops over d = 32, SCALE's own, have a copy in which
+   the compiler knows it: a quarter less time (2-core EPYC, Zen 5, 2026-11-21). */
 #include <stdlib.h>
 
 #include "philox.h"
 
-enum { LANES = 16, ROWS = 4, USUAL_DIM = 32 };
+/* Three rows of two vectors are as many sums as the pipelines need, and fit AVX2's registers too. */
+enum { LANES = 16, ROWS = 3, USUAL_DIM = 32, LINE = 64 };
 
 typedef float vector __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
+typedef int32_t mask __attribute__((vector_size(LANES * sizeof(int32_t)), aligned(sizeof(int32_t)), may_alias));
 
 typedef struct {
     int64_t tokens, heads, dim;
@@ -20,23 +23,23 @@ typedef struct {
 } attention;
 
 /* Buffers of one thread, rows of tokens; `span` is N and `wide` is d, rounded up to whole vectors. What lies behind
-   d is 0, and what lies behind N may be computed but is never used. */
+   d is 0, and what lies behind N may be computed but is never used: buffers have ROWS more than they need. */
 typedef struct {
     int64_t span, wide;
-    float *q, *k, *v, *turned_k, *turned_v, *weights, *factors, *slopes, *grad, *gq, *gk, *gv;
+    float *q, *k, *v, *turned_q, *turned_grad, *weights, *factors, *slopes, *grad, *gq, *gk, *gv;
 } workspace;
 
 INLINE int64_t whole(int64_t numbers) { return (numbers + LANES - 1) / LANES * LANES; }
 
-static int64_t buffers(int64_t span, int64_t wide) { return 9 * span * wide + 3 * span * span; }
+static int64_t buffers(int64_t span, int64_t wide) { return (span + ROWS) * (9 * wide + 3 * span); }
 
 static void divide(workspace *w, float *memory, int64_t span, int64_t wide) {
-    float **rows[] = {&w->q, &w->k, &w->v, &w->turned_k, &w->turned_v, &w->grad, &w->gq, &w->gk, &w->gv};
+    float **rows[] = {&w->q, &w->k, &w->v, &w->turned_q, &w->turned_grad, &w->grad, &w->gq, &w->gk, &w->gv};
     float **squares[] = {&w->weights, &w->factors, &w->slopes};
     w->span = span;
     w->wide = wide;
-    for (int i = 0; i < 9; i++, memory += span * wide) *rows[i] = memory;
-    for (int i = 0; i < 3; i++, memory += span * span) *squares[i] = memory;
+    for (int i = 0; i < 9; i++, memory += (span + ROWS) * wide) *rows[i] = memory;
+    for (int i = 0; i < 3; i++, memory += (span + ROWS) * span) *squares[i] = memory;
 }
 
 /* q, k, v of one head, the first `length` tokens. */
@@ -49,48 +52,49 @@ INLINE void load(const attention *a, workspace *w, const void *qkv, int64_t head
     }
 }
 
-/* [length, d] as [d, span], zeros behind the tokens. */
-INLINE void turn(float *turned, const float *rows, int64_t span, int64_t length, int64_t dim) {
-    for (int64_t c = 0; c < dim; c++)
-        for (int64_t n = 0; n < span; n++) turned[c * span + n] = n < length ? rows[n * whole(dim) + c] : 0.0f;
+/* [rows, columns], `wide` numbers a row, as [columns, span]; what lies behind is left as it is. */
+INLINE void turn(float *turned, const float *from, int64_t wide, int64_t span, int64_t rows, int64_t columns) {
+    for (int64_t n = 0; n < rows; n++)
+        for (int64_t c = 0; c < columns; c++) turned[c * span + n] = from[n * wide + c];
 }
 
-/* Products [4, span] of four rows [4, d] with every token, of `turned` [d, span]. */
-INLINE void multiply(float *products, const float *rows, const float *turned, int64_t span, int64_t dim) {
-    for (int64_t start = 0; start < span; start += LANES) {
-        vector sums[ROWS] = {{0}};
-        for (int64_t c = 0; c < dim; c++)
-            for (int r = 0; r < ROWS; r++)
-                sums[r] += rows[r * whole(dim) + c] * *(const vector *)(turned + c * span + start);
-        for (int r = 0; r < ROWS; r++) *(vector *)(products + r * span + start) = sums[r];
+/* A factor of a product: number (i, j) stands at i * row + j * step. */
+typedef struct {
+    const float *numbers;
+    int64_t row, step;
+} factor;
+
+/* Sums [ROWS, one or two vectors] over j < count of left (i + r, j) times right [count, width]. */
+INLINE void sum_products(
+    float *out, factor left, int64_t i, const float *right, int64_t width, int64_t count, int vectors) {
+    vector sums[ROWS][2] = {{{0}}};
+    for (int64_t j = 0; j < count; j++)
+        for (int r = 0; r < ROWS; r++)
+            for (int v = 0; v < vectors; v++)
+                sums[r][v] += left.numbers[(i + r) * left.row + j * left.step] *
+                              *(const vector *)(right + j * width + v * LANES);
+    for (int r = 0; r < ROWS; r++)
+        for (int v = 0; v < vectors; v++) *(vector *)(out + (i + r) * width + v * LANES) = sums[r][v];
+}
+
+/* [rows, width] = left [rows, count] times right [count, width], whole vectors wide; up to ROWS - 1 rows more. */
+INLINE void multiply(float *out, factor left, const float *right, int64_t width, int64_t rows, int64_t count) {
+    for (int64_t i = 0; i < rows; i += ROWS) {
+        int64_t start = 0;
+        for (; start + 2 * LANES <= width; start += 2 * LANES)
+            sum_products(out + start, left, i, right + start, width, count, 2);
+        if (start < width) sum_products(out + start, left, i, right + start, width, count, 1);
     }
 }
 
-/* Four sums [4, d] of rows [length, d], weighted by [4, span]. */
-INLINE void mix(float *out, const float *weights, const float *rows, int64_t span, int64_t length, int64_t dim) {
-    int64_t wide = whole(dim);
-    for (int64_t start = 0; start < wide; start += LANES) {
-        vector sums[ROWS] = {{0}};
-        for (int64_t n = 0; n < length; n++)
-            for (int r = 0; r < ROWS; r++)
-                sums[r] += weights[r * span + n] * *(const vector *)(rows + n * wide + start);
-        for (int r = 0; r < ROWS; r++) *(vector *)(out + r * wide + start) = sums[r];
-    }
-}
-
-INLINE void add_row(float *to, float weight, const float *row, int64_t dim) {
-#pragma omp simd
-    for (int64_t c = 0; c < dim; c++) to[c] += weight * row[c];
-}
-
-/* What dropout multiplies the weights by: [length, span]; of each query the blocks of 8 keys one after the other. */
+/* What dropout multiplies the weights by; it is drawn [query, key], the blocks of 8 keys one after the other. */
 INLINE void draw_factors(const attention *a, workspace *w, int64_t head, uint32_t row, int64_t length) {
     int64_t blocks = (length + NUMBERS_A_COUNTER - 1) / NUMBERS_A_COUNTER, query = 0, block = 0;
     while (query < length) {
         uint32_t index[COUNTERS];
         float drawn[NUMBERS], behind[NUMBERS_A_COUNTER], *place[COUNTERS];
         for (int i = 0; i < COUNTERS; i++) {
-            place[i] = query < length ? w->factors + query * w->span + NUMBERS_A_COUNTER * block : behind;
+            place[i] = query < length ? w->slopes + query * w->span + NUMBERS_A_COUNTER * block : behind;
             index[i] = (uint32_t)(head << 21 | query << 9 | block);
             if (++block == blocks) {
                 block = 0;
@@ -101,31 +105,36 @@ INLINE void draw_factors(const attention *a, workspace *w, int64_t head, uint32_
         for (int i = 0; i < COUNTERS; i++)
             memcpy(place[i], drawn + NUMBERS_A_COUNTER * i, NUMBERS_A_COUNTER * sizeof *drawn);
     }
+    turn(w->factors, w->slopes, w->span, w->span, length, length);
 }
 
-/* Softmax weights [length, span] of one head, zero behind the keys, and what dropout multiplies them by. */
-INLINE void weigh(const attention *a, workspace *w, int64_t head, uint32_t row, int64_t length, int64_t dim) {
-    int64_t span = w->span;
-    turn(w->turned_k, w->k, span, length, dim);
-    if (a->drops)
-        draw_factors(a, w, head, row, length);
-    else
-        for (int64_t i = 0; i < length * span; i++) w->factors[i] = 1.0f;
-    for (int64_t i = 0; i < length; i += ROWS)
-        multiply(w->weights + i * span, w->q + i * whole(dim), w->turned_k, span, dim);
-    for (int64_t i = 0; i < length; i++) {
-        float *weights = w->weights + i * span;
+/* Products of keys and queries [length, span] become the softmax weights of each query, a column. */
+INLINE void soften(float *weights, int64_t span, int64_t length, float scale) {
+    for (int64_t start = 0; start < span; start += LANES) {
+        vector *rows = (vector *)(weights + start), most = rows[0], sums = {0};
+        int64_t apart = span / LANES;
+        for (int64_t n = 1; n < length; n++) {
+            vector row = rows[n * apart];
+            mask larger = row > most;
+            most = (vector)((larger & (mask)row) | (~larger & (mask)most));
+        }
+        for (int64_t n = 0; n < length; n++) {
+            float *row = weights + n * span + start;
 #pragma omp simd
-        for (int64_t n = 0; n < span; n++) weights[n] *= a->scale;
-        float most = -INFINITY, sum = 0.0f;
-        for (int64_t n = 0; n < length; n++) most = weights[n] > most ? weights[n] : most;
-#pragma omp simd
-        for (int64_t n = 0; n < span; n++) weights[n] = n < length ? exp_nonpositive(weights[n] - most) : 0.0f;
-        for (int64_t n = 0; n < length; n++) sum += weights[n];
-        float share = 1.0f / sum;
-#pragma omp simd
-        for (int64_t n = 0; n < span; n++) weights[n] *= share;
+            for (int64_t i = 0; i < LANES; i++) row[i] = exp_nonpositive((row[i] - most[i]) * scale);
+            sums += rows[n * apart];
+        }
+        sums = 1.0f / sums;
+        for (int64_t n = 0; n < length; n++) rows[n * apart] *= sums;
     }
+}
+
+/* Softmax weights [key, query] of one head; with dropout, what it multiplies them by. */
+INLINE void weigh(const attention *a, workspace *w, int64_t head, uint32_t row, int64_t length, int64_t dim) {
+    turn(w->turned_q, w->q, whole(dim), w->span, length, dim);
+    if (a->drops) draw_factors(a, w, head, row, length);
+    multiply(w->weights, (factor){w->k, whole(dim), 1}, w->turned_q, w->span, length, dim);
+    soften(w->weights, w->span, length, a->scale);
 }
 
 /* Zeros behind the set. */
@@ -140,8 +149,9 @@ INLINE void attend_set(
     for (int64_t head = 0; head < a->heads; head++) {
         load(a, w, qkv, head, length, dim);
         weigh(a, w, head, row, length, dim);
-        for (int64_t i = 0; i < length * span; i++) w->weights[i] *= w->factors[i];
-        for (int64_t i = 0; i < length; i += ROWS) mix(to + i * wide, w->weights + i * span, w->v, span, length, dim);
+        if (a->drops)
+            for (int64_t i = 0; i < length * span; i++) w->weights[i] *= w->factors[i];
+        multiply(to, (factor){w->weights, 1, span}, w->v, wide, length, length);
         clear_rows(a, to, length, dim);
         for (int64_t i = 0; i < a->tokens; i++)
             write_row(out, to + i * wide, (i * a->heads + head) * dim, dim, a->format);
@@ -157,27 +167,29 @@ CLONES void scalefast_attend_set(
 }
 
 /* With P the weights, M what dropout multiplies by and G the output's gradient: dV = (PM)^T G, dP = (G V^T) M,
-   dS = P (dP - rowsum(P dP)), dQ = scale dS K, dK = scale dS^T Q. */
+   dS = P (dP - rowsum(P dP)), dQ = scale dS K, dK = scale dS^T Q; here P, M, dP and dS lie turned. */
 INLINE void find_gradients(const attention *a, workspace *w, int64_t length, int64_t dim) {
     int64_t span = w->span, wide = whole(dim);
-    for (int64_t i = 0; i < length; i += ROWS)
-        multiply(w->slopes + i * span, w->grad + i * wide, w->turned_v, span, dim);
-    memset(w->gk, 0, span * wide * sizeof *w->gk);
-    memset(w->gv, 0, span * wide * sizeof *w->gv);
-    for (int64_t i = 0; i < length; i++) {
-        const float *weights = w->weights + i * span, *factors = w->factors + i * span;
-        float *slopes = w->slopes + i * span, mean = 0.0f;
+    turn(w->turned_grad, w->grad, wide, span, length, dim);
+    multiply(w->slopes, (factor){w->v, wide, 1}, w->turned_grad, span, length, dim);
+    for (int64_t start = 0; start < span; start += LANES) {
+        vector mean = {0};
         for (int64_t n = 0; n < length; n++) {
-            slopes[n] *= factors[n];
-            mean += weights[n] * slopes[n];
+            vector *slopes = (vector *)(w->slopes + n * span + start);
+            if (a->drops) *slopes *= *(vector *)(w->factors + n * span + start);
+            mean += *(vector *)(w->weights + n * span + start) * *slopes;
         }
         for (int64_t n = 0; n < length; n++) {
-            slopes[n] = weights[n] * (slopes[n] - mean) * a->scale;
-            add_row(w->gv + n * wide, weights[n] * factors[n], w->grad + i * wide, dim);
-            add_row(w->gk + n * wide, slopes[n], w->q + i * wide, dim);
+            vector *slopes = (vector *)(w->slopes + n * span + start), *weights = (vector *)(w->weights + n * span + start);
+            *slopes = *weights * (*slopes - mean) * a->scale;
+            if (a->drops) *weights *= *(vector *)(w->factors + n * span + start);
         }
     }
-    for (int64_t i = 0; i < length; i += ROWS) mix(w->gq + i * wide, w->slopes + i * span, w->k, span, length, dim);
+    multiply(w->gv, (factor){w->weights, span, 1}, w->grad, wide, length, length);
+    multiply(w->gk, (factor){w->slopes, span, 1}, w->q, wide, length, length);
+    multiply(w->gq, (factor){w->slopes, 1, span}, w->k, wide, length, length);
+    clear_rows(a, w->gv, length, dim);
+    clear_rows(a, w->gk, length, dim);
     clear_rows(a, w->gq, length, dim);
 }
 
@@ -188,7 +200,6 @@ INLINE void attend_set_backward(
     for (int64_t head = 0; head < a->heads; head++) {
         load(a, w, qkv, head, length, dim);
         weigh(a, w, head, row, length, dim);
-        turn(w->turned_v, w->v, w->span, length, dim);
         for (int64_t n = 0; n < length; n++)
             read_row(w->grad + n * wide, grad_out, (n * a->heads + head) * dim, dim, a->format);
         find_gradients(a, w, length, dim);
@@ -223,9 +234,13 @@ EXPORT int scalefast_set_attention(
 #pragma omp parallel num_threads(threads) reduction(| : failed)
     {
         workspace w;
-        float *memory = calloc(buffers(span, wide), sizeof *memory);
+        int64_t bytes_held = (buffers(span, wide) * sizeof(float) + LINE - 1) / LINE * LINE;
+        float *memory = aligned_alloc(LINE, bytes_held);
         failed = memory == 0;
-        if (!failed) divide(&w, memory, span, wide);
+        if (!failed) {
+            memset(memory, 0, bytes_held);
+            divide(&w, memory, span, wide);
+        }
 #pragma omp for schedule(static)
         for (int64_t b = 0; b < sets; b++) {
             int64_t length = lengths ? lengths[b] : tokens;
