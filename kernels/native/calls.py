@@ -29,7 +29,10 @@ def infonce_rows(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def infonce_slopes(logits: Tensor, *, positives: Tensor, lse: Tensor, weights: Tensor) -> None:
-    """fp32 [M, N] becomes `weights * (exp(logits - lse) - [column == positives])`; all others [M]."""
+    """fp32 [M, N] becomes `weights * (exp(logits - lse) - [column == positives])`; all others [M].
+
+    A positive outside [0, N) is in none of these columns.
+    """
     library().scalefast_infonce_slopes(
         _pointer(logits), *_sizes(*logits.shape), _pointer(positives), _pointer(lse), _pointer(weights),
         torch.get_num_threads(),

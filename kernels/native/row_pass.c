@@ -22,11 +22,11 @@ CLONES void scalefast_row_statistics(const float *row, int64_t count, float *mos
     *lse = logf(sum) + top + nothing;
 }
 
-/* logits -> weight * (exp(logit - lse) - [key is the positive]), in place. */
+/* logits -> weight * (exp(logit - lse) - [key is the positive]), in place; the positive may lie beyond these keys. */
 CLONES void scalefast_row_slope(float *row, int64_t count, int64_t positive, float lse, float weight) {
 #pragma omp simd
     for (int64_t i = 0; i < count; i++) row[i] = weight * exp_nonpositive(row[i] - lse);
-    row[positive] -= weight;
+    if (positive >= 0 && positive < count) row[positive] -= weight;
 }
 
 EXPORT void scalefast_infonce_rows(

@@ -5,6 +5,7 @@ Shapes: `M` queries, `N` keys, `D` feature. As the reference, of which it serves
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,7 +15,11 @@ from ..native import calls, serves_native
 from ..products import linear, linear_gradients
 from .reference import RowStatistics, tile_rows
 
-__all__ = ["infonce_rows", "serves_rows"]
+__all__ = ["MOST_KEYS", "infonce_rows", "serves_rows"]
+
+MOST_KEYS = 8192
+"""Keys of a tile of logits. Strips of all keys would be thin where keys are many, 128 rows of 32,768 keys and 4 of a
+million, and each would pass over all keys and their gradient."""
 
 
 def serves_rows(queries: Tensor, keys: Tensor, *, groups: bool) -> bool:
@@ -33,11 +38,20 @@ def _forward(
         own = (q * k[positives.clamp(min=0)]).sum(1) * scale
         lse, top1 = torch.empty_like(own), torch.empty_like(valid)
         for rows in _strips(len(q), len(k)):
-            logits = linear(q[rows] * scale, k)
-            at_own = logits.gather(1, positives[rows].clamp(min=0)[:, None]).squeeze(1)
-            highest, lse[rows] = calls.infonce_rows(logits)
-            top1[rows] = at_own >= highest
-            del logits  # before the next strip is made
+            q_strip, column = q[rows] * scale, positives[rows, None].clamp(min=0)
+            highest = at_own = torch.full_like(lse[rows], -torch.inf)
+            total = highest  # log-sum-exp so far
+            for some in _tiles(len(k)):
+                logits = linear(q_strip, k[some])
+                here = column - some.start
+                inside = ((here >= 0) & (here < logits.shape[1])).squeeze(1)
+                found = logits.gather(1, here.clamp(0, logits.shape[1] - 1)).squeeze(1)
+                at_own = torch.where(inside, found, at_own)
+                top, part = calls.infonce_rows(logits)
+                highest = torch.maximum(highest, top)
+                total = part if some.start == 0 else torch.logaddexp(total, part)
+                del logits  # before the next tile is made
+            lse[rows], top1[rows] = total, at_own >= highest
         return torch.where(valid, lse - own, 0.0), top1 & valid, torch.where(valid, own, 0.0), lse
 
 
@@ -50,29 +64,37 @@ def _backward(
     with torch.autocast("cpu", enabled=False):
         q, k, scale = queries.float(), keys.float(), 1.0 / temperature.float()
         weight = torch.where(positives >= 0, grad_rows.float(), 0.0)
-        grad_q = torch.empty_like(q) if need_q else q.new_empty(0)
+        grad_q = torch.zeros_like(q) if need_q else q.new_empty(0)
         grad_k = torch.zeros_like(k) if need_k else k.new_empty(0)
         grad_t = torch.zeros_like(scale)
         for rows in _strips(len(q), len(k)):
             q_strip = q[rows] * scale
-            slope = linear(q_strip, k)
-            logits = slope.clone() if need_t else None
-            calls.infonce_slopes(
-                slope, positives=positives[rows].clamp(min=0), lse=lse[rows], weights=weight[rows]
-            )
-            by_q, by_k = linear_gradients(slope, q_strip, k, wanted=(need_q, need_k))
-            if by_q is not None:
-                torch.mul(by_q, scale, out=grad_q[rows])
-            if by_k is not None:
-                grad_k += by_k
-            if logits is not None:
-                grad_t -= (slope * logits).sum() * scale
-            del slope, by_k, logits
+            for some in _tiles(len(k)):
+                slope = linear(q_strip, k[some])
+                logits = slope.clone() if need_t else None
+                calls.infonce_slopes(
+                    slope, positives=positives[rows] - some.start, lse=lse[rows], weights=weight[rows]
+                )
+                by_q, by_k = linear_gradients(slope, q_strip, k[some], wanted=(need_q, need_k))
+                if by_q is not None:
+                    grad_q[rows] += by_q
+                if by_k is not None:
+                    grad_k[some] += by_k
+                if logits is not None:
+                    grad_t -= (slope * logits).sum() * scale
+                del slope, by_q, by_k, logits
+        if need_q:
+            grad_q *= scale
         return grad_q.to(queries.dtype), grad_k.to(keys.dtype), grad_t.to(temperature.dtype)
 
 
 def _strips(rows: int, keys: int) -> list[slice]:
-    return [slice(start, start + tile_rows(keys)) for start in range(0, rows, tile_rows(keys))]
+    height = tile_rows(min(keys, MOST_KEYS))
+    return [slice(start, start + height) for start in range(0, rows, height)]
+
+
+def _tiles(keys: int) -> Iterator[slice]:
+    return (slice(start, min(keys, start + MOST_KEYS)) for start in range(0, keys, MOST_KEYS))
 
 
 @_forward.register_fake

@@ -183,6 +183,30 @@ def test_infonce_and_its_gradients(rows, keys, dim, temperature, dtype) -> None:
         assert_as_exact(one, other, truth)
 
 
+@pytest.mark.parametrize("keys", [1, 16, 17, 50])
+def test_infonce_in_tiles_of_keys_is_infonce(keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles of 16 keys give what all keys at once give, wherever the positive lies and where there is none."""
+    queries, others = numbers(40, 8), numbers(keys, 8, seed=1)
+    positives = torch.arange(40) % keys
+    positives[3] = -1
+
+    def run() -> list[torch.Tensor]:
+        leaves = [x.clone().requires_grad_() for x in (queries, others, torch.tensor(0.2))]
+        found = infonce.infonce_rows(leaves[0], leaves[1], positives, temperature=leaves[2])
+        found.rows.sum().backward()
+        return [
+            found.rows.detach(),
+            found.positive_logit,
+            found.top1.float(),
+            *(leaf.grad for leaf in leaves),
+        ]
+
+    whole = run()
+    monkeypatch.setattr(infonce, "MOST_KEYS", 16)
+    for tiled, expected in zip(run(), whole, strict=True):
+        torch.testing.assert_close(tiled, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_a_logit_that_is_not_a_number_makes_the_loss_none() -> None:
     queries = numbers(3, 8)
     queries[1, 2] = float("nan")
