@@ -8,7 +8,9 @@ Shapes: `B` sets, `V` clips a set, `D` backbone feature, `H` width, `h` heads.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -16,10 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scalefast import kernels
+from scalefast._block import Block
 from scalefast._linear import Linear
+from scalefast._recomputed import linear_of
 from scalefast.hub import HubModel
 from scalefast.kernels import RandomState
-from scalefast.kernels.ops.philox import Site, dropout
+from scalefast.kernels.ops.products import linear
+from scalefast.parts import DEFAULT_PARTS, check_parts, part_sizes
 
 __all__ = ["POSITION_DIM", "SCALE", "PositionUse", "SCALEOutput"]
 
@@ -74,19 +79,18 @@ class SCALE(nn.Module, HubModel):
         position_use: which of the numbers that place a clip are seen.
         calibrated: keep, beside the weights, a scale of the inputs and how the parts of the recommended
             representation are put together, both fitted to the training store (`scalefast.calibration`).
+        parts: what a calibrated model's recommended representation has (`scalefast.parts`).
 
     Raises:
         ValueError: a size that is not positive, a width that does not split into heads, a probability outside
-            [0, 1).
+            [0, 1), an unknown part.
     """
 
-    added_fields = ("center_sets", "position_use", "calibrated")
-    input_scale: (
-        Tensor  # [], of calibrated models only, as time_scale [], part_means [D + 3H], part_weights [4]
-    )
+    added_fields = ("center_sets", "position_use", "calibrated", "parts")
+    input_scale: Tensor  # [], of calibrated models only, as the others; part_means has a number a column,
     time_scale: Tensor
     part_means: Tensor
-    part_weights: Tensor
+    part_weights: Tensor  # and this one a part
 
     def __init__(
         self,
@@ -99,6 +103,7 @@ class SCALE(nn.Module, HubModel):
         center_sets: bool = False,
         position_use: PositionUse = "all",
         calibrated: bool = False,
+        parts: Sequence[str] = DEFAULT_PARTS,
     ) -> None:
         super().__init__()
         kernels.backend()  # refuses a SCALEFAST_BACKEND that is not there, before anything is computed
@@ -114,6 +119,7 @@ class SCALE(nn.Module, HubModel):
         self.feature_dim, self.hidden_dim, self.num_layers = feature_dim, hidden_dim, num_layers
         self.center_sets, self.position_use, self.calibrated = center_sets, position_use, calibrated
         self.mlp_ratio, self.dropout, self.num_heads = mlp_ratio, dropout, heads
+        self.parts = check_parts(parts)
         self.input_projection = Linear(feature_dim, hidden_dim)
         self.position_mlp = nn.Sequential(
             Linear(POSITION_DIM, 2 * hidden_dim), nn.ReLU(), Linear(2 * hidden_dim, hidden_dim)
@@ -128,8 +134,8 @@ class SCALE(nn.Module, HubModel):
         if calibrated:
             self.register_buffer("input_scale", torch.ones(()))
             self.register_buffer("time_scale", torch.ones(()))
-            self.register_buffer("part_means", torch.zeros(feature_dim + 3 * hidden_dim))
-            self.register_buffer("part_weights", torch.ones(4))
+            self.register_buffer("part_means", torch.zeros(sum(part_sizes(self))))
+            self.register_buffer("part_weights", torch.ones(len(self.parts)))
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, as `config.json` keeps them."""
@@ -143,6 +149,7 @@ class SCALE(nn.Module, HubModel):
             "center_sets": self.center_sets,
             "position_use": self.position_use,
             "calibrated": self.calibrated,
+            "parts": list(self.parts),
         }
 
     def forward(
@@ -183,9 +190,11 @@ class SCALE(nn.Module, HubModel):
         state = None
         if self.training and self.dropout > 0:
             state = random_state(rng, len(features), features.device)
+            # Cloned: a step advances its state in place, and the backward pass draws some of it again.
+            state = replace(state, state=state.state.clone())
         x = kernels.embed_sets(
-            self.input_projection(self.inputs(features, lengths)),
-            self.position_mlp(self.seen(positions)),
+            linear_of(self.input_projection, partial(self.inputs, lengths=lengths), features),
+            self._place(self.seen(positions)),
             mask,
             self.mask_token,
             self.cls_token,
@@ -197,6 +206,12 @@ class SCALE(nn.Module, HubModel):
         if tokens is not None:
             x = x.masked_fill(padding(tokens, x.shape[1])[..., None], 0.0)
         return x
+
+    def _place(self, positions: Tensor) -> Tensor:
+        """`position_mlp(positions)`: [B, V, 7] -> [B, V, H]."""
+        first, _, second = self.position_mlp
+        assert isinstance(first, Linear) and isinstance(second, Linear)
+        return linear_of(second, lambda *x: F.relu(linear(*x)), positions, first.weight, first.bias)
 
     def inputs(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
         """[B, V, D], padding 0 -> the same as the first layer sees it: centred and scaled where the model is so."""
@@ -233,35 +248,6 @@ class SCALE(nn.Module, HubModel):
             features = features.masked_fill(padding(lengths, features.shape[1])[..., None], 0.0)
             positions = positions.masked_fill(padding(lengths, features.shape[1])[..., None], 0.0)
         return features, positions
-
-
-class Block(nn.Module):
-    """Pre-norm transformer block: attention within each set, then a GELU MLP, each added after dropout."""
-
-    def __init__(self, width: int, *, num_heads: int, mlp_ratio: float, dropout: float, layer: int) -> None:
-        super().__init__()
-        self.num_heads, self.dropout, self.layer = num_heads, dropout, layer
-        self.norm1 = nn.LayerNorm(width)
-        self.qkv = Linear(width, 3 * width)
-        self.projection = Linear(width, width)
-        self.norm2 = nn.LayerNorm(width)
-        self.fc1 = Linear(width, int(width * mlp_ratio))
-        self.fc2 = Linear(int(width * mlp_ratio), width)
-
-    def forward(self, x: Tensor, *, lengths: Tensor | None, rng: RandomState | None) -> Tensor:
-        """[B, N, H] -> [B, N, H]; `lengths` counts tokens, CLS included."""
-        rng = rng.at_layer(self.layer) if rng is not None and self.training and self.dropout > 0 else None
-        qkv = self.qkv(self.norm1(x)).unflatten(-1, (3, self.num_heads, -1))
-        attended = kernels.set_attention_qkv(
-            qkv, lengths=lengths, dropout_p=0.0 if rng is None else self.dropout, rng=rng
-        )
-        x = x + self._drop(self.projection(attended.flatten(2)), Site.PROJECTION_DROPOUT, rng)
-        hidden = self._drop(F.gelu(self.fc1(self.norm2(x))), Site.HIDDEN_DROPOUT, rng)
-        return x + self._drop(self.fc2(hidden), Site.OUTPUT_DROPOUT, rng)
-
-    def _drop(self, x: Tensor, site: Site, rng: RandomState | None) -> Tensor:
-        """Dropout numbered by (token, channel), so that padding behind a set changes nothing."""
-        return x if rng is None else dropout(x, rng, site=site, p=self.dropout)
 
 
 def random_state(rng: RandomState | Tensor | None, rows: int, device: torch.device) -> RandomState:

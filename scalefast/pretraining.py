@@ -100,7 +100,7 @@ class SCALEPretraining(nn.Module):
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """What is trained, in about the order in which a backward pass reaches it."""
-        parts = (self.set_head, self.prediction_head, self.target_head, self.model)
+        parts = (self.set_head, self.prediction_head, self.model, self.target_head)
         return [p for part in parts for p in reversed(list(part.parameters())) if p.requires_grad]
 
     def config(self) -> dict[str, Any]:
@@ -167,10 +167,11 @@ class SCALEPretraining(nn.Module):
         mask = mask.reshape(2 * videos, clips)
         if lengths is not None:
             mask = mask & ~padding(lengths, clips)
+        # First, so that its backward pass comes last, when the transformer's activations are gone: it needs most beside
+        # what it keeps.
+        targets = self._targets(features, positions, lengths).flatten(0, 1)
         tokens = self.model.tokens(features, positions, mask=mask, lengths=lengths, rng=state)
-        mcm_loss, mcm_accuracy, overflow = self._mcm(
-            tokens[:, 1:], features, positions, mask, lengths, state, ranks
-        )
+        mcm_loss, mcm_accuracy, overflow = self._mcm(tokens[:, 1:], targets, mask, lengths, state, ranks)
         set_loss, set_accuracy = self._set(tokens[:, 0], ranks)
         loss = self._total(mcm_loss, set_loss, tokens[:, 0], ranks)
         return PretrainingLosses(loss, mcm_loss, set_loss, mcm_accuracy, set_accuracy, overflow)
@@ -178,8 +179,7 @@ class SCALEPretraining(nn.Module):
     def _mcm(
         self,
         clips: Tensor,
-        features: Tensor,
-        positions: Tensor,
+        targets: Tensor,
         mask: Tensor,
         lengths: Tensor | None,
         state: RandomState,
@@ -194,7 +194,6 @@ class SCALEPretraining(nn.Module):
             unit = max(1, mask.numel() // 32)
             capacity = max(-(-int(mask.sum()) // unit), 1) * unit  # a small batch may have no masked clip
         rows, index, count = kernels.gather_masked(clips, mask, capacity=capacity)
-        targets = self._targets(features, positions, lengths).flatten(0, 1)
         videos = state.rows[:, None].expand(-1, clips.shape[1]).flatten() // 2
         if lengths is not None:  # padding is no candidate
             real = ~padding(lengths, clips.shape[1]).flatten()
