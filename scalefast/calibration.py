@@ -16,14 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scalefast.parts import TIME_MOMENTS, part_sizes
+from scalefast.time_moments import time_moments
+
 if TYPE_CHECKING:
     from scalefast.features import FeatureStore
     from scalefast.model import SCALE
 
-__all__ = ["PARTS", "calibrate", "combine", "parts", "scale_inputs"]
-
-PARTS = ("mean", "refined", "refined_std", "cls")
-"""Of the recommended representation, in its order: D, H, H and H numbers."""
+__all__ = ["calibrate", "combine", "parts", "scale_inputs"]
 
 MOST_VIDEOS = 1024
 """Videos of a store that are looked at, evenly spread."""
@@ -62,7 +62,10 @@ def calibrate(model: SCALE, store: FeatureStore | str | os.PathLike[str]) -> Non
     (every other clip), each centred over the videos; its mean less three standard errors, divided by `CERTAIN`, within
     [0, 1]. A part that says another thing of each half is noise to whoever compares videos, and has no say (0, not
     little: a linear probe scales small columns up again); where SCALE found nothing to learn, what remains is mean
-    pooling."""
+    pooling.
+
+    Part "time" weighs as much as all others together: they say what a video shows, over and over, it alone says when.
+    """
     store = _open(store)
     rows = _spread(len(store))
     whole: list[Tensor] = []
@@ -83,19 +86,37 @@ def calibrate(model: SCALE, store: FeatureStore | str | os.PathLike[str]) -> Non
     if halves[0]:
         first, second = (_split(torch.cat(found), model) for found in halves)
         beyond = torch.tensor([_agreement(a, b) for a, b in zip(first, second, strict=True)])
-        model.part_weights[1:] = (beyond / CERTAIN).clamp(0.0, 1.0)[1:]  # mean pooling is always there
+        weights = (beyond / CERTAIN).clamp(0.0, 1.0)
+        weights[model.parts.index("mean")] = 1.0  # mean pooling is always there
+        model.part_weights.copy_(weights)
+    if "time" in model.parts:
+        place = model.parts.index("time")
+        others = model.part_weights.square().sum() - model.part_weights[place].square()
+        model.part_weights[place] *= others.sqrt()
 
 
 def parts(model: SCALE, features: Tensor, positions: Tensor, lengths: Tensor) -> Tensor:
-    """[N, D + 3H]: the four parts side by side, as they are."""
+    """[N, sum of the parts' sizes]: the model's parts side by side, as they are."""
     output = model(features, positions.float(), lengths=lengths)
     present = torch.arange(features.shape[1], device=features.device) < lengths[:, None]
-    pooled = masked_mean(output.backbone, present), masked_mean(output.clips, present)
-    return torch.cat([*pooled, masked_std(output.clips, present), output.video.float()], dim=1)
+    ways = {
+        "mean": lambda: masked_mean(output.backbone, present),
+        "std": lambda: masked_std(output.backbone, present),
+        "refined": lambda: masked_mean(output.clips, present),
+        "refined_std": lambda: masked_std(output.clips, present),
+        "cls": lambda: output.video.float(),
+        "time": lambda: time_part(output.clips, positions, present),
+    }
+    return torch.cat([ways[part]() for part in model.parts], dim=1)
+
+
+def time_part(values: Tensor, positions: Tensor, present: Tensor | None) -> Tensor:
+    """`[N, V, W]` -> `[N, TIME_MOMENTS * W]`: how clips change over the video."""
+    return time_moments(values, positions, count=TIME_MOMENTS, present=present).flatten(1)
 
 
 def combine(model: SCALE, values: Tensor) -> Tensor:
-    """[N, D + 3H] -> the same: each part less its mean over the training videos, of length 1, times its weight.
+    """`parts` -> the same: each part less its mean over the training videos, of length 1, times its weight.
 
     Without the means, what all videos share would take most of a part's length, more so in one part than in another.
     """
@@ -119,7 +140,7 @@ def masked_std(values: Tensor, present: Tensor | None) -> Tensor:
 
 
 def _split(values: Tensor, model: SCALE) -> tuple[Tensor, ...]:
-    return values.split([model.feature_dim] + 3 * [model.hidden_dim], dim=1)
+    return values.split(part_sizes(model), dim=1)
 
 
 def _agreement(first: Tensor, second: Tensor) -> float:
