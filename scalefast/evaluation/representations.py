@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scalefast._inference import fast_inference
 from scalefast._precision import Precision, resolve_precision
 from scalefast.calibration import combine, masked_mean, masked_std
 from scalefast.errors import DataError, InputError
@@ -117,7 +118,8 @@ def represent(
     with _frozen(model, device) as home:
         work = resolve_precision(dtype, device=home)
         batches = _batches(store, model.feature_dim, home, batch_clips)
-        with torch.autocast(home.type, dtype=work, enabled=work != torch.float32):
+        autocast = torch.autocast(home.type, dtype=work, enabled=work != torch.float32)
+        with autocast, fast_inference(model, dtype=work, rows=batch_clips):
             parts = [represent_sets(model, *batch) for batch in batches]
     columns = {
         name: torch.cat([getattr(part, name) for part in parts])
@@ -143,7 +145,8 @@ def represent_as(
     """
     with _frozen(model, device) as home:
         batches = _batches(store, model.feature_dim, home, batch_clips)
-        rows = torch.cat([represent_sets(model, *batch)[representation] for batch in batches])
+        with fast_inference(model, dtype=torch.float32, rows=batch_clips):
+            rows = torch.cat([represent_sets(model, *batch)[representation] for batch in batches])
     check_finite_rows(rows, store.ids, what="the model's output for a clip")
     return rows
 

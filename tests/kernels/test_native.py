@@ -204,7 +204,7 @@ def test_infonce_in_tiles_of_keys_is_infonce(keys, monkeypatch: pytest.MonkeyPat
     whole = run()
     monkeypatch.setattr(infonce, "MOST_KEYS", 16)
     for tiled, expected in zip(run(), whole, strict=True):
-        torch.testing.assert_close(tiled, expected, rtol=1e-5, atol=1e-5)
+        assert (tiled - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 def test_a_logit_that_is_not_a_number_makes_the_loss_none() -> None:
