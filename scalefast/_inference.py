@@ -23,7 +23,7 @@ __all__ = ["InferencePass", "fast_inference"]
 
 @contextmanager
 def fast_inference(model: SCALE, *, dtype: torch.dtype, rows: int) -> Iterator[None]:
-    """For the time of the context `model(...)` is `InferencePass`, where this machine serves it; elsewhere nothing changes.
+    """For the time of the context `model(...)` is an `InferencePass`, where this machine serves it; else nothing changes.
 
     Args:
         model: in eval mode, not trained meanwhile: its weights are copied at the beginning.

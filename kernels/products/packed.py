@@ -1,7 +1,7 @@
-"""Linear layers for inference on a CPU: the weight laid out once as oneDNN reads it, and what follows done in the product.
+"""Linear layers for inference on a CPU: the weight laid out once as oneDNN reads it, what follows done in the product.
 
-Without gradients nothing but a product's last form need reach memory: GELU, ReLU or a residual is applied to a tile of it
-while that is in registers. PyTorch has these products for its own compiler, as `torch.ops.mkldnn._linear_pointwise`.
+Without gradients only the last form of a product need reach memory: GELU, ReLU or a residual is applied to a tile of it
+while that is in registers. PyTorch has such products for its own compiler, as `torch.ops.mkldnn._linear_pointwise`.
 """
 
 from __future__ import annotations
