@@ -60,12 +60,14 @@ def test_a_step_is_that_of_the_cpu(cuda: torch.device) -> None:
     assert_close(grads, there, 5e-3)
 
 
+@pytest.mark.large
 def test_4096_clips_in_chunks_have_the_gradients_of_one_pass(cuda: torch.device) -> None:
     whole, parts = step(cuda, 4096, chunk=None), step(cuda, 4096, chunk=64)
     assert parts[0] == pytest.approx(whole[0], rel=1e-5)
     assert_close(parts[1], whole[1], 1e-4)
 
 
+@pytest.mark.large
 def test_memory_follows_the_chunk_and_not_the_batch(cuda: torch.device) -> None:
     peaks = []
     for count in (512, 2048):

@@ -17,6 +17,7 @@ import av
 
 from scalefast.video import VideoEntry, VideoError, load_clips, load_clips_by_dali, train_recipe
 
+pytestmark = pytest.mark.large
 RECIPE = train_recipe(size=112, clips=4)
 CODECS = {
     "h264": ("v.mp4", "libx264", {"g": "30", "bf": "3"}),

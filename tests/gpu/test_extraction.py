@@ -18,6 +18,7 @@ from scalefast.online import OnlineVideos
 from scalefast.training import PretrainConfig, pretrain
 from scalefast.video import VideoList, read_ledger, train_recipe
 
+pytestmark = pytest.mark.large
 CONFIG = PretrainConfig(
     epochs=2, batch_size=4, views=2, hidden_dim=32, head_dim=32, target_dim=32, precision="fp32", log_every=1,
     checkpoint_every=1,

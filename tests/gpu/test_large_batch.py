@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from scalefast import SCALE, SCALEPretraining, kernels
@@ -12,6 +13,7 @@ LOGITS = (
 )  # bytes in fp32: a quarter of the clips against all
 
 
+@pytest.mark.large
 def test_a_step_fits(cuda):
     torch.manual_seed(0)
     task = SCALEPretraining(SCALE(DIM)).to(cuda).train()

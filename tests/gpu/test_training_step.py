@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from scalefast import SCALE, SCALEPretraining, kernels
+from scalefast.training import step
 
 B, V, D, CLIPS = 24, 8, 96, 16
 
@@ -16,7 +17,7 @@ B, V, D, CLIPS = 24, 8, 96, 16
 @pytest.fixture
 def task() -> SCALEPretraining:
     torch.manual_seed(0)
-    return SCALEPretraining(SCALE(feature_dim=D, hidden_dim=64, dropout=0.1))
+    return SCALEPretraining(SCALE(feature_dim=D, hidden_dim=64, dropout=0.1), head_dim=256, target_dim=256)
 
 
 @pytest.fixture
@@ -92,8 +93,8 @@ def test_training_on_the_gpu_lowers_the_loss(cuda, task, bank):
     task = task.to(cuda).train()
     optimizer = torch.optim.AdamW(task.parameters(), lr=1e-3)
     history = []
-    for step in range(60):
-        features, positions, rng = views(bank, cuda, step=step)
+    for number in range(60):
+        features, positions, rng = views(bank, cuda, step=number)
         loss = task(features, positions, rng=rng).loss
         optimizer.zero_grad()
         loss.backward()
@@ -104,13 +105,13 @@ def test_training_on_the_gpu_lowers_the_loss(cuda, task, bank):
 
 def test_a_whole_step_is_captured_and_its_replays_are_the_eager_steps(cuda, task, bank):
     """Views, forward and backward in one CUDA graph that advances its own step: nothing in it waits for the host."""
-    expected = [losses_and_gradients(task, bank, cuda, step=step) for step in (3, 4, 5)]
+    expected = [losses_and_gradients(task, bank, cuda, step=number) for number in (3, 4, 5)]
     task = task.to(cuda).train()
     features, positions = (part.to(cuda) for part in bank)
     rows = torch.randperm(40, generator=torch.Generator().manual_seed(2))[:B].to(cuda)
     state = torch.tensor([7, 0], device=cuda)
 
-    def step() -> torch.Tensor:
+    def take() -> torch.Tensor:
         rng = kernels.RandomState(state, rows)
         loss = task(*kernels.sample_views(features, positions, rows, views=V, rng=rng), rng=rng).loss
         task.zero_grad(set_to_none=False)
@@ -118,18 +119,10 @@ def test_a_whole_step_is_captured_and_its_replays_are_the_eager_steps(cuda, task
         state[1] += 1
         return loss
 
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        loss = step()
+    replay = step.capture_graph(take)
     state[1] = 3
     for losses, gradients in expected:
-        graph.replay()
+        loss = replay().detach()
         torch.testing.assert_close(loss.cpu(), losses["loss"], rtol=1e-6, atol=1e-6)
         for name, weight in task.named_parameters():
             assert_close(weight.grad.cpu(), gradients[name], share=1e-5)
@@ -141,8 +134,8 @@ def test_the_trainers_captured_steps_are_its_eager_ones(cuda, task, bank, precis
     from scalefast.training.bank import Batch, ResidentBank
     from scalefast.training.config import PretrainConfig
     from scalefast.training.distributed import World
+    from scalefast.training.sampler import BatchPlan
     from scalefast.training.schedule import build_optimizer
-    from scalefast.training.step import Step
 
     def train(wish: str) -> tuple[list[float], torch.Tensor]:
         monkeypatch.setenv("SCALEFAST_CUDA_GRAPHS", wish)
@@ -151,6 +144,7 @@ def test_the_trainers_captured_steps_are_its_eager_ones(cuda, task, bank, precis
         session = SimpleNamespace(
             config=PretrainConfig(views=V, seed=5, precision=precision, clip_grad_norm=1.0),
             world=World(rank=0, size=1, device=cuda),
+            plan=BatchPlan(num_videos=40, batch_size=B, epochs=12, seed=5),
             bank=ResidentBank(features=features, positions=positions, facts={}, world=None),
             task=trained,
             optimizer=build_optimizer(trained, learning_rate=1e-3, weight_decay=1e-4, captured=True),
@@ -158,7 +152,7 @@ def test_the_trainers_captured_steps_are_its_eager_ones(cuda, task, bank, precis
             autocast=torch.autocast("cuda", dtype=torch.bfloat16, enabled=precision == "bf16"),
             start=3,
         )
-        take = Step(session)
+        take = step.Step(session)
         losses = []
         for number in range(12):
             rows = torch.randperm(40, generator=torch.Generator().manual_seed(number))[:B].to(cuda)
@@ -173,6 +167,7 @@ def test_the_trainers_captured_steps_are_its_eager_ones(cuda, task, bank, precis
     assert again == replayed and torch.equal(same, weights)
 
 
+@pytest.mark.large
 def test_a_streamed_run_is_captured_and_leaves_the_weights_of_a_resident_one(cuda, tmp_path):
     """Batches copied from page-locked buffers beside the replays, through the store and the whole trainer."""
     pytest.importorskip("safetensors", reason="a run folder needs safetensors, which this machine lacks")
