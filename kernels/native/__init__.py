@@ -28,7 +28,7 @@ NATIVE_OPS = ("embed_sets", "set_attention", "sparse_infonce")
 """Ops of which it serves some calls; it also drops activations, and for `scalefast.evaluation` ranks neighbours and
 pools clips."""
 
-_VERSION = 4
+_VERSION = 5
 _DTYPES = (torch.float32, torch.bfloat16)
 
 
