@@ -9,6 +9,7 @@ Shapes: `N` videos, `V` clips a video, `D` backbone feature, `H` SCALE's width.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from scalefast.features import FeatureStore
     from scalefast.model import SCALE
 
-__all__ = ["calibrate", "combine", "parts", "scale_inputs"]
+__all__ = ["calibrate", "combine", "parts", "scale_inputs", "with_parts"]
 
 MOST_VIDEOS = 1024
 """Videos of a store that are looked at, evenly spread."""
@@ -93,6 +94,20 @@ def calibrate(model: SCALE, store: FeatureStore | str | os.PathLike[str]) -> Non
         place = model.parts.index("time")
         others = model.part_weights.square().sum() - model.part_weights[place].square()
         model.part_weights[place] *= others.sqrt()
+
+
+def with_parts(model: SCALE, *, parts: Sequence[str]) -> SCALE:
+    """A copy of a trained, calibrated model whose recommended representation has other parts; `calibrate` comes next.
+
+    Parts have no say in training, so that the copy is what training with them gives.
+
+    Raises:
+        ValueError: unknown parts.
+    """
+    copy = type(model)(**{**model.config(), "parts": parts})
+    weights = {name: value for name, value in model.state_dict().items() if not name.startswith("part_")}
+    copy.load_state_dict(copy.state_dict() | weights)
+    return copy.to(model.cls_token.device).train(model.training)
 
 
 def parts(model: SCALE, features: Tensor, positions: Tensor, lengths: Tensor) -> Tensor:

@@ -25,9 +25,9 @@ def time_moments(values: Tensor, positions: Tensor, *, count: int, present: Tens
 
         least squares of values - values.mean(1) on cos(pi * k * relative_times(positions)), k = 1 ... count
 
-    A fit, and not a mean of products, because clips are drawn at random in training and evenly in tests: of a video whose
-    features follow the first `count` cosines both give about the same coefficients. Differentiable; one clip, or clips
-    all at one time, give 0.
+    A fit, and not a mean of products, because clips are drawn at random in training and evenly in tests: of a video
+    whose features follow the first `count` cosines both give about the same coefficients. Differentiable; one clip, or
+    clips all at one time, give 0.
 
     Args:
         values: `[N, V, W]` floating.

@@ -3,9 +3,9 @@
     python benchmarks/programs/recommended.py --out OUT --videos order tempo company --validation --recipes recommended
     python benchmarks/programs/parts.py OUT --sets order-validation tempo-validation company-validation --name parts
 
-For each choice of parts: accuracy of k-NN and of a linear probe less the best of mean, mean + deviation and max
-pooling, in points, a column a set (means over the seeds), and the mean over sets and both protocols, by which choices
-are made. A part's weight is what calibration gives it, but 1 where the choice says "always"."""
+For each choice of parts: accuracy of k-NN and of a linear probe less the best pooling (mean, mean + deviation, mean +
+course, max), in points, a column a set (means over the seeds), and the mean over sets and both protocols, by which
+choices are made. Nothing is trained: a run is calibrated anew for each choice."""
 
 from __future__ import annotations
 
@@ -14,27 +14,29 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import torch
 from results import write_rows
 from torch import Tensor
 
 from scalefast import SCALE
-from scalefast.calibration import CERTAIN, _agreement, _unit, masked_std, parts
+from scalefast.ablation.run import BASELINES
+from scalefast.calibration import calibrate, with_parts
 from scalefast.evaluation import fit_linear_probe, knn_predict, represent
 from scalefast.evaluation.data import class_labels
 from scalefast.features import FeatureStore
+from scalefast.parts import DEFAULT_PARTS
+from scalefast.training.recipes import recommended
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "mean, refined, refined std, CLS: recommended": ("mean", "refined", "refined_std", "cls"),
-    "and std": ("mean", "std", "refined", "refined_std", "cls"),
-    "and std, always": ("mean", "std always", "refined", "refined_std", "cls"),
-    "std instead of refined": ("mean", "std", "refined_std", "cls"),
-    "without refined": ("mean", "refined_std", "cls"),
-    "without refined std": ("mean", "refined", "cls"),
-    "mean, CLS": ("mean", "cls"),
-    "mean, std": ("mean", "std"),
+    "mean, std, refined_std, cls, time: recommended": recommended().parts,
+    "without time": ("mean", "std", "refined_std", "cls"),
+    "without std": ("mean", "refined_std", "cls", "time"),
+    "refined instead of std": ("mean", "refined", "refined_std", "cls", "time"),
+    "both": ("mean", "std", "refined", "refined_std", "cls", "time"),
+    "mean, refined, refined_std, cls: before": DEFAULT_PARTS,
+    "mean, cls, time": ("mean", "cls", "time"),
+    "mean, cls": ("mean", "cls"),
+    "mean, std: no SCALE": ("mean", "std"),
 }
-Parts = dict[str, Tensor]
 
 
 def main() -> None:
@@ -76,17 +78,13 @@ def mean_gains(args: argparse.Namespace, name: str, seed: int) -> dict[str, tupl
     model = SCALE.from_pretrained(args.out / name / f"recommended-{seed}").eval()
     known, asked = (class_labels(split) for split in splits)
     poolings = [represent(model, split) for split in splits]
-    scores = [score(known, asked, *(p[name] for p in poolings)) for name in ("mean", "mean_std", "max")]
+    scores = [score(known, asked, *(p[name] for p in poolings)) for name in BASELINES]
     best = [max(values) for values in zip(*scores, strict=True)]
-    train, test = (whole(model, split) for split in splits)
-    weights, means = weigh(model, splits[0]), {part: values.mean(0) for part, values in train.items()}
     found = {}
     for choice, names in CHOICES.items():
-        joined = [
-            torch.cat([weights[part] * _unit(side[part] - means[part]) for part in names], dim=1)
-            for side in (train, test)
-        ]
-        nearest, linear = score(known, asked, *joined)
+        chosen = with_parts(model, parts=names)
+        calibrate(chosen, splits[0])
+        nearest, linear = score(known, asked, *(represent(chosen, split).recommended for split in splits))
         found[choice] = 100 * (nearest - best[0]), 100 * (linear - best[1])
     return found
 
@@ -96,35 +94,6 @@ def score(known: Tensor, asked: Tensor, train: Tensor, test: Tensor) -> tuple[fl
     predictions = knn_predict(train, known, test), fit_linear_probe(train, known).predict(test)
     nearest, linear = ((found == asked).double().mean().item() for found in predictions)
     return nearest, linear
-
-
-def whole(model: SCALE, store: FeatureStore, *, clips: slice = slice(None)) -> Parts:
-    """The parts of all videos, of some of their clips."""
-    features, positions, _ = store.sets()
-    features, positions = features[:, clips].float(), positions[:, clips]
-    lengths = torch.full((len(features),), features.shape[1])
-    with torch.inference_mode():
-        values = parts(model, features, positions, lengths)
-    mean, refined, spread, cls = values.split([model.feature_dim] + 3 * [model.hidden_dim], dim=1)
-    std = masked_std(features, None)
-    return {
-        "mean": mean,
-        "std": std,
-        "std always": std,
-        "refined": refined,
-        "refined_std": spread,
-        "cls": cls,
-    }
-
-
-def weigh(model: SCALE, store: FeatureStore) -> dict[str, float]:
-    """A weight for each part by the agreement of a video's halves, as calibration has it."""
-    first, second = (whole(model, store, clips=slice(half, None, 2)) for half in (0, 1))
-    beyond = {part: _agreement(first[part], second[part]) / CERTAIN for part in first}
-    return {part: min(1.0, max(0.0, value)) for part, value in beyond.items()} | {
-        "mean": 1.0,
-        "std always": 1.0,
-    }
 
 
 if __name__ == "__main__":

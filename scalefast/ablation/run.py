@@ -33,7 +33,7 @@ __all__ = ["BASELINES", "COLUMNS", "PROTOCOLS", "ablate"]
 PROTOCOLS = ("knn", "linear")
 COLUMNS = ("cls", "recommended")
 """Representations of every run."""
-BASELINES = ("mean", "mean_std", "max")
+BASELINES = ("mean", "mean_std", "mean_time", "max")
 """Poolings that need no training, computed once."""
 
 _RUN = "run"

@@ -60,6 +60,13 @@ STUDIES: dict[str, dict[str, Mapping[str, Any]]] = {
         "less the set's mean": {"center_sets": True},
     },
     "calibration": {"parts of length 1": {"calibrated": False}, "fitted": {"calibrated": True}},
+    "parts": {
+        "mean, CLS": {"parts": ("mean", "cls")},
+        "and refined, its deviation": {"parts": ("mean", "refined", "refined_std", "cls")},
+        "and its course": {"parts": ("mean", "refined", "refined_std", "cls", "time")},
+        "std for refined": {"parts": ("mean", "std", "refined_std", "cls")},
+        "std for refined, and its course": {"parts": ("mean", "std", "refined_std", "cls", "time")},
+    },
     "regularisers": {
         "none": {"variance_weight": 0.0, "koleo_weight": 0.0},
         "KoLeo .1": {"variance_weight": 0.0, "koleo_weight": 0.1},

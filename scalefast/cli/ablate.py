@@ -23,6 +23,7 @@ _Study = Literal[
     "same_video",
     "centring",
     "calibration",
+    "parts",
     "regularisers",
     "recipes",
     "schedule",

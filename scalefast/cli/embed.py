@@ -20,7 +20,7 @@ class Args:
     The npz file holds, one row a video: ids; labels, or -1; mean, of the backbone's clip features; cls,
     SCALE's summary; ensemble, the mean over the clips of backbone, refined and cls features side by side;
     recommended, ready for cosine similarity: the parts of the ensemble, each of length 1; of a model trained by
-    the recommended recipe with the spread of the refined features as fourth part, all centred and weighted as its
+    the recommended recipe mean, spread and course over the video beside cls, all centred and weighted as its
     calibration says.
     """
 

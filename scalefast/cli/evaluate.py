@@ -25,8 +25,9 @@ class Args:
     says where every number comes from.
 
     Baselines, on the same features, splits and probes: "mean" of the backbone's clip features over the clips;
-    "mean_std", their mean and standard deviation; "max", their largest values; "random_cls" and
-    "random_recommended", SCALE with the random weights that training started from.
+    "mean_std", their mean and standard deviation; "mean_time", their mean and course over time; "max", their
+    largest values; "random_cls" and "random_recommended", SCALE with the random weights that training started
+    from.
 
     SCALE: "refined", the mean of its clip features; "cls", its summary of the video; "ensemble", mean,
     refined and CLS side by side as in the paper; "recommended", its parts each of length 1, and for a model

@@ -42,7 +42,7 @@ class Embeddings:
     ensemble: np.ndarray
     """float32 `[N, D + 2H]`: mean over the clips of [backbone, refined, CLS]."""
     recommended: np.ndarray
-    """float32 `[N, D + 3H]`, of a model that is not calibrated `[N, D + 2H]`: for cosine similarity."""
+    """float32, a calibrated model's parts side by side, of others `[N, D + 2H]`: for cosine similarity."""
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an npz file, whole or not at all; `numpy.load` reads it without pickle."""

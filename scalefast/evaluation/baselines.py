@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BASELINES", "COLUMNS", "TITLES", "TRAINED_BASELINES", "Columns", "initial_model", "initial_seed"]
 
-BASELINES = ("mean", "mean_std", "max", "random_cls", "random_recommended")
+BASELINES = ("mean", "mean_std", "mean_time", "max", "random_cls", "random_recommended")
 """Columns without anything learnt by SCALE. The two random ones are CLS and recommended representation of a
 model with random weights: what the architecture, the clips' positions and more dimensions give by themselves."""
 
@@ -33,6 +33,7 @@ COLUMNS = (*BASELINES, "refined", "cls", "ensemble", "recommended")
 TITLES = {
     "mean": "mean pooling",
     "mean_std": "mean + standard deviation",
+    "mean_time": "mean + course over time",
     "max": "max pooling",
     "random_cls": "untrained SCALE (CLS)",
     "random_recommended": "untrained SCALE (recommended)",

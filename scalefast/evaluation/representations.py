@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
@@ -16,14 +16,13 @@ from torch import Tensor
 
 from scalefast._inference import fast_inference
 from scalefast._precision import Precision, resolve_precision
-from scalefast.calibration import combine, masked_mean, masked_std
+from scalefast.calibration import combine, masked_std, time_part
 from scalefast.errors import DataError, InputError
-from scalefast.kernels.ops.native import serves_native
-from scalefast.kernels.ops.native.calls import moments
+from scalefast.evaluation._pooling import clip_rows, masked_max, pool_moments, present_clips
 
 if TYPE_CHECKING:
     from scalefast.features import FeatureStore
-    from scalefast.model import SCALE
+    from scalefast.model import SCALE, SCALEOutput
 
 __all__ = [
     "REPRESENTATIONS",
@@ -35,19 +34,18 @@ __all__ = [
     "represent_sets",
 ]
 
-Representation = Literal["mean", "mean_std", "max", "refined", "cls", "ensemble", "recommended"]
+Representation = Literal["mean", "mean_std", "mean_time", "max", "refined", "cls", "ensemble", "recommended"]
 """
 mean: `[D]`, mean over the clips of the backbone features: what one has without SCALE.
 mean_std: `[2D]`, mean and standard deviation over the clips (of the clips at hand, so 0 for a single one).
+mean_time: `[4D]`, mean, and the features' course over the video as three cosines (`scalefast.time_moments`).
 max: `[D]`, largest value over the clips.
 refined: `[H]`, mean over the clips of SCALE's refined features.
 cls: `[H]`, SCALE's CLS.
 ensemble: `[D + 2H]`, mean over the clips of [backbone, refined, CLS], as METHOD's k-NN takes it.
-recommended: of a calibrated model `[D + 3H]`: mean, refined, standard deviation of the refined features over the
-clips, and
-    CLS, each less its mean over the training videos, of length 1 and weighted (`scalefast.calibration`). Of others
-    `[D + 2H]`: the ensemble's three parts, each of length 1, so that none outweighs the others by its scale (backbones
-    differ in it by orders of magnitude), and cosine similarity is the mean of the parts' similarities.
+recommended: of a calibrated model its parts (`scalefast.parts`), each less its mean over the training videos, of length
+    1 and weighted (`scalefast.calibration`). Of others `[D + 2H]`: the ensemble's three parts, each of length 1, so
+    that none outweighs the others by its scale (backbones differ in it by orders of magnitude).
 """
 
 REPRESENTATIONS: tuple[Representation, ...] = get_args(Representation)
@@ -64,6 +62,8 @@ class Representations:
     """`[N, D]`."""
     std: Tensor
     """`[N, D]`, standard deviation over a video's clips, divided by their number."""
+    time: Tensor
+    """`[N, 3D]`, cosine coefficients of the clips over the video."""
     max: Tensor
     """`[N, D]`."""
     refined: Tensor
@@ -71,7 +71,7 @@ class Representations:
     cls: Tensor
     """`[N, H]`."""
     recommended: Tensor
-    """`[N, D + 3H]` of a calibrated model, `[N, D + 2H]` of others."""
+    """`[N, sum of the parts' sizes]` of a calibrated model, `[N, D + 2H]` of others."""
 
     @property
     def mean_std(self) -> Tensor:
@@ -79,14 +79,19 @@ class Representations:
         return torch.cat([self.mean, self.std], dim=1)
 
     @property
+    def mean_time(self) -> Tensor:
+        """`[N, 4D]`: mean and cosine coefficients, side by side as they are."""
+        return torch.cat([self.mean, self.time], dim=1)
+
+    @property
     def ensemble(self) -> Tensor:
         """`[N, D + 2H]`: mean over the clips of [backbone, refined, CLS]."""
         return torch.cat([self.mean, self.refined, self.cls], dim=1)
 
     def __getitem__(self, name: str) -> Tensor:
-        if name not in REPRESENTATIONS:
-            raise InputError(f"representation must be one of {', '.join(REPRESENTATIONS)}, got {name!r}")
-        return getattr(self, name)
+        if name in REPRESENTATIONS:
+            return getattr(self, name)
+        raise InputError(f"representation must be one of {', '.join(REPRESENTATIONS)}, got {name!r}")
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -121,11 +126,7 @@ def represent(
         autocast = torch.autocast(home.type, dtype=work, enabled=work != torch.float32)
         with autocast, fast_inference(model, dtype=work, rows=batch_clips):
             parts = [represent_sets(model, *batch) for batch in batches]
-    columns = {
-        name: torch.cat([getattr(part, name) for part in parts])
-        for name in ("mean", "std", "max", "refined", "cls", "recommended")
-    }
-    whole = Representations(**columns)
+    whole = _together(parts)
     for part in (whole.mean, whole.refined, whole.cls):
         check_finite_rows(part, store.ids, what="the model's output for a clip")
     return whole
@@ -169,27 +170,24 @@ def represent_clips(
     with _frozen(model, device) as home:
         for features, positions, lengths in _batches(store, model.feature_dim, home, batch_clips):
             output = model(features, positions, lengths=lengths)
-            present = _present(features, lengths)
-            whole = (
-                masked_std(features, present),
-                _masked_max(features, present),
-                masked_std(output.clips, present),
-                output.video,
-            )
-            std, largest, *rest = (row[:, None].expand(-1, features.shape[1], -1) for row in whole)
-            columns = [features, std, largest, output.clips, *rest]
-            mean, std, largest, refined, spread, cls = (_clips(values, present) for values in columns)
-            joined = _recommended(model, mean, refined, spread, cls)
-            parts.append([mean, std, largest, refined, cls, joined])
-    videos = torch.repeat_interleave(torch.arange(len(store)), store.lengths).to(parts[0][0].device)
-    mean, std, largest, refined, cls, joined = (torch.cat(column) for column in zip(*parts, strict=True))
+            present = present_clips(features, lengths)
+            whole = {
+                "std": masked_std(features, present),
+                "time": time_part(features, positions, present),
+                "max": masked_max(features, present),
+                "refined_std": masked_std(output.clips, present),
+                "refined_time": _refined_time(model, output, positions, present),
+                "cls": output.video,
+            }
+            columns = {name: row[:, None].expand(-1, features.shape[1], -1) for name, row in whole.items()}
+            columns |= {"mean": features, "refined": output.clips}
+            parts.append(_joined(model, {name: clip_rows(row, present) for name, row in columns.items()}))
+    rows = _together(parts)
+    videos = torch.repeat_interleave(torch.arange(len(store)), store.lengths).to(rows.mean.device)
     check_finite_rows(
-        refined, [store.ids[row] for row in videos.tolist()], what="the model's output for a clip"
+        rows.refined, [store.ids[row] for row in videos.tolist()], what="the model's output for a clip"
     )
-    whole_rows = Representations(
-        mean=mean, std=std, max=largest, refined=refined, cls=cls, recommended=joined
-    )
-    return whole_rows, videos
+    return rows, videos
 
 
 def represent_sets(
@@ -204,17 +202,35 @@ def represent_sets(
         lengths: `[N]` int64, clips of each set, the rest is padding; None: all V.
     """
     output = model(features, positions, lengths=lengths)
-    mean, std, largest = _moments(features, lengths)
-    refined, spread, _ = _moments(output.clips, lengths)
-    cls = output.video.float()
-    joined = _recommended(model, mean, refined, spread, cls)
-    return Representations(mean=mean, std=std, max=largest, refined=refined, cls=cls, recommended=joined)
+    present = present_clips(features, lengths)
+    columns = dict(zip(("mean", "std", "max"), pool_moments(features, lengths), strict=True))
+    columns |= dict(zip(("refined", "refined_std"), pool_moments(output.clips, lengths)[:2], strict=True))
+    columns |= {"time": time_part(features, positions, present), "cls": output.video.float()}
+    columns["refined_time"] = _refined_time(model, output, positions, present)
+    return _joined(model, columns)
 
 
-def _recommended(model: SCALE, mean: Tensor, refined: Tensor, spread: Tensor, cls: Tensor) -> Tensor:
+def _refined_time(model: SCALE, output: SCALEOutput, positions: Tensor, present: Tensor | None) -> Tensor:
+    """Part "time", where the model has it; else nothing, `[N, 0]`."""
+    if model.calibrated and "time" in model.parts:
+        return time_part(output.clips, positions, present)
+    return output.video[:, :0].float()
+
+
+def _joined(model: SCALE, columns: dict[str, Tensor]) -> Representations:
+    """With the recommended representation put together of the other columns."""
     if model.calibrated:
-        return combine(model, torch.cat([mean, refined, spread, cls], dim=1))
-    return torch.cat([F.normalize(part, dim=1) for part in (mean, refined, cls)], dim=1)
+        ours = columns | {"time": columns["refined_time"]}
+        joined = combine(model, torch.cat([ours[part] for part in model.parts], dim=1))
+    else:
+        joined = torch.cat([F.normalize(columns[part], dim=1) for part in ("mean", "refined", "cls")], dim=1)
+    named = columns | {"recommended": joined}
+    return Representations(**{field.name: named[field.name] for field in fields(Representations)})
+
+
+def _together(parts: Sequence[Representations]) -> Representations:
+    names = [field.name for field in fields(Representations)]
+    return Representations(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
 
 def check_finite_rows(values: Tensor, ids: Sequence[str], *, what: str) -> None:
@@ -250,33 +266,6 @@ def _batches(
             positions.to(device).float(),
             lengths.to(device) if ragged else None,
         )
-
-
-def _present(features: Tensor, lengths: Tensor | None) -> Tensor | None:
-    """Bool `[B, V]`: clips that are there; None if all are."""
-    if lengths is None:
-        return None
-    return torch.arange(features.shape[1], device=features.device) < lengths[:, None]
-
-
-def _clips(values: Tensor, present: Tensor | None) -> Tensor:
-    """`[B, V, W]` -> the rows of the clips that are there, fp32 `[R, W]`."""
-    return (values.flatten(0, 1) if present is None else values[present]).float()
-
-
-def _moments(values: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """`[N, V, W]` -> mean, standard deviation and largest value over the clips that are there, `[N, W]` each."""
-    if serves_native(values) and values.numel() and values.stride()[1:] == (values.shape[2], 1):
-        return moments(values, lengths)
-    present = _present(values, lengths)
-    return masked_mean(values, present), masked_std(values, present), _masked_max(values, present)
-
-
-def _masked_max(values: Tensor, present: Tensor | None) -> Tensor:
-    """`[N, W]`: largest value over the clips that are there."""
-    if present is None:
-        return values.float().amax(1)
-    return values.float().masked_fill(~present[..., None], -torch.inf).amax(1)
 
 
 @contextmanager

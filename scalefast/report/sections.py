@@ -27,6 +27,7 @@ __all__ = ["classes", "counts", "facts", "figure", "legend", "results", "spots",
 COLUMN_NAMES = {
     "mean": "mean pooling",
     "mean_std": "mean + std",
+    "mean_time": "mean + course",
     "max": "max pooling",
     "random_cls": "untrained CLS",
     "random_recommended": "untrained recommended",

@@ -13,10 +13,11 @@ __all__ = [
 
 ABOUT_RESULTS = (
     "Share of test videos whose class is found. Without SCALE one has mean pooling (the mean of the frozen "
-    "backbone's clip features), mean + std (their standard deviation beside it) and max pooling; untrained "
-    "is SCALE with the random weights that training started from. Ensemble puts the mean beside SCALE's "
-    "refined clips and CLS, as the paper does; recommended is the same with each part scaled to length 1, of a "
-    "calibrated model also centred and weighted, with the spread of the refined clips beside them. "
+    "backbone's clip features), mean + std (their standard deviation beside it), mean + course (three cosines of how "
+    "they change over the video) and max pooling; untrained is SCALE with the random weights that training started "
+    "from. Ensemble puts the mean beside SCALE's refined clips and CLS, as the paper does; recommended is the same "
+    "with each part scaled to length 1, of a calibrated model other parts, which its recipe names, centred and "
+    "weighted. "
     "All are measured on the same features, splits and probes. The model is that of the last epoch, and "
     "nothing was chosen by test accuracy, but in a row that is called optimistic."
 )

@@ -16,7 +16,7 @@ from scalefast.model import SCALE
 
 __all__ = ["Moment", "clip_vectors", "nearest_moments"]
 
-BACKBONE_ONLY: tuple[Representation, ...] = ("mean", "mean_std", "max")
+BACKBONE_ONLY: tuple[Representation, ...] = ("mean", "mean_std", "mean_time", "max")
 SCALE_ONLY: tuple[Representation, ...] = ("refined", "cls")
 
 SAME_TIME = 0.5

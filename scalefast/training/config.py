@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 from scalefast.errors import InputError
 from scalefast.model import PositionUse
 from scalefast.objective import Objective, SameVideo, Target
+from scalefast.parts import DEFAULT_PARTS, check_parts
 
 __all__ = ["Precision", "PretrainConfig"]
 
@@ -103,6 +104,9 @@ class PretrainConfig:
     """Whether inputs are scaled, and the recommended representation put together, as the training store has it
     (`scalefast.calibration`); not in the paper."""
 
+    parts: tuple[str, ...] = DEFAULT_PARTS
+    """What a calibrated model's recommended representation is put together of, some of `scalefast.parts.PARTS`."""
+
     position_use: PositionUse = "all"
     """Which numbers of a clip's position the model sees: all seven, the two times, or none."""
 
@@ -150,6 +154,10 @@ class PretrainConfig:
         for name in ("center_sets", "calibrated"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} must be true or false, not {getattr(self, name)!r}")
+        try:
+            object.__setattr__(self, "parts", check_parts(self.parts))  # JSON has lists
+        except ValueError as error:
+            raise InputError(str(error)) from error
         if self.mcm_weight == self.set_weight == 0:
             raise InputError("mcm_weight and set_weight are both 0: nothing is left to learn from")
 
@@ -165,7 +173,7 @@ class PretrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain JSON values."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self) | {"parts": list(self.parts)}
 
     def to_json(self) -> str:
         """All fields as indented JSON."""

@@ -17,9 +17,16 @@ def recommended() -> PretrainConfig:
 
     The model sees what changes within a video (`center_sets`), more clips are masked, they are predicted through a
     random projection (`target`), KoLeo keeps videos apart, and the model knows how its parts are put together
-    (`calibrated`).
+    (`calibrated`): how the clips scatter and when they change beside their mean and CLS (`parts`).
     """
-    return PretrainConfig(center_sets=True, calibrated=True, mask_ratio=0.5, target="fixed", koleo_weight=0.1)
+    return PretrainConfig(
+        center_sets=True,
+        calibrated=True,
+        parts=("mean", "std", "refined_std", "cls", "time"),
+        mask_ratio=0.5,
+        target="fixed",
+        koleo_weight=0.1,
+    )
 
 
 def k400() -> PretrainConfig:

@@ -32,6 +32,7 @@ def build_task(config: PretrainConfig, *, feature_dim: int) -> SCALEPretraining:
             center_sets=config.center_sets,
             position_use=config.position_use,
             calibrated=config.calibrated,
+            parts=config.parts,
         )
         return SCALEPretraining(
             model,

@@ -49,7 +49,7 @@ def test_every_row_is_a_run_of_its_own(done: Path, stores: Stores, tmp_path: Pat
     for protocol in ("knn", "linear"):
         for name in ("cls", "recommended"):
             assert row["seeds"][1][protocol][name] == results.accuracies[protocol][name]
-        for name in ("mean", "mean_std", "max"):
+        for name in ("mean", "mean_std", "mean_time", "max"):
             assert table["baselines"][protocol][name] == results.accuracies[protocol][name]
 
 

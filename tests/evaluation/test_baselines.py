@@ -85,7 +85,7 @@ def test_poolings_follow_shift_and_scale(seed: int, shift: float, scale: float) 
     torch.testing.assert_close(moved.mean, scale * plain.mean + shift, **close)
     torch.testing.assert_close(moved.max, scale * plain.max + shift, **close)
     torch.testing.assert_close(moved.std, scale * plain.std, **close)
-    for name in ("mean", "mean_std", "max"):
+    for name in ("mean", "mean_std", "mean_time", "max"):
         torch.testing.assert_close(turned[name], plain[name], **close)
     assert bool((plain.max >= plain.mean).all()) and bool((plain.std >= 0).all())
 

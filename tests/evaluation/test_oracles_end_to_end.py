@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binomtest
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from sklearn.preprocessing import StandardScaler, normalize
 
@@ -23,7 +23,7 @@ from scalefast.cli import main
 from scalefast.evaluation import initial_model
 
 Stores = tuple[FeatureStore, FeatureStore]
-POOLINGS = ("mean", "mean_std", "max", "refined", "cls", "ensemble", "recommended")
+POOLINGS = ("mean", "mean_std", "mean_time", "max", "refined", "cls", "ensemble", "recommended")
 COLUMNS = (*POOLINGS, "random_cls", "random_recommended")
 
 
@@ -68,12 +68,21 @@ def rows(model: SCALE, store: FeatureStore) -> dict[str, np.ndarray]:
         parts = (x.mean(0), refined.mean(0), cls)
         made["mean"].append(parts[0])
         made["mean_std"].append(np.concatenate([x.mean(0), x.std(0)]))
+        made["mean_time"].append(np.concatenate([x.mean(0), course(x, places.double().numpy())]))
         made["max"].append(x.max(0))
         made["refined"].append(parts[1])
         made["cls"].append(cls)
         made["ensemble"].append(np.concatenate(parts))
         made["recommended"].append(np.concatenate([part / np.linalg.norm(part) for part in parts]))
     return {name: np.stack(values) for name, values in made.items()}
+
+
+def course(clips: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """scikit-learn's ridge regression of the clips on three cosines of relative time."""
+    begin, end = places[:, 5], places[:, 6]
+    times = ((begin + end) / 2 - begin.min()) / (end.max() - begin.min())
+    waves = np.stack([np.cos(np.pi * k * times) for k in (1, 2, 3)], axis=1)
+    return Ridge(alpha=0.025 * len(clips)).fit(waves, clips).coef_.T.reshape(-1)
 
 
 def knn(oracle: Oracle, name: str) -> np.ndarray:

@@ -12,7 +12,7 @@ from scalefast import SCALE
 from scalefast.calibration import masked_mean, masked_std
 from scalefast.errors import DataError, InputError
 from scalefast.evaluation import REPRESENTATIONS, represent, represent_as, represent_clips
-from scalefast.evaluation.representations import _masked_max
+from scalefast.evaluation._pooling import masked_max
 
 
 def _mean(clips: torch.Tensor) -> torch.Tensor:
@@ -21,6 +21,16 @@ def _mean(clips: torch.Tensor) -> torch.Tensor:
 
 def _std(clips: torch.Tensor) -> torch.Tensor:
     return clips.std(0, unbiased=False)
+
+
+def _course(clips: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """Ridge regression on three cosines of relative time, written out in fp64."""
+    begin, end = positions.double()[:, 5], positions.double()[:, 6]
+    times = ((begin + end) / 2 - begin.min()) / (end.max() - begin.min())
+    waves = torch.stack([torch.cos(torch.pi * k * times) for k in (1, 2, 3)], dim=1)
+    waves = waves - waves.mean(0)
+    inverse = torch.linalg.inv(waves.T @ waves / len(clips) + 0.025 * torch.eye(3))
+    return (inverse @ waves.T @ clips.double() / len(clips)).flatten().float()
 
 
 def alone(model: SCALE, store: Any, row: int) -> dict[str, torch.Tensor]:
@@ -34,6 +44,9 @@ def alone(model: SCALE, store: Any, row: int) -> dict[str, torch.Tensor]:
     return {
         "mean": features[0, :clips].float().mean(0),
         "mean_std": torch.cat([f(features[0, :clips].float()) for f in (_mean, _std)]),
+        "mean_time": torch.cat(
+            [_mean(features[0, :clips].float()), _course(features[0, :clips], positions[0, :clips])]
+        ),
         "max": features[0, :clips].float().max(0).values,
         "refined": output.clips[0].mean(0),
         "cls": output.video[0],
@@ -62,7 +75,7 @@ def test_clips_average_to_their_video(make_store: Any, model: SCALE, ragged: boo
     clips, videos = represent_clips(model, store, batch_clips=40)
     assert torch.equal(torch.bincount(videos), store.lengths)
     for row in range(7):
-        for name in ("mean", "mean_std", "max", "refined", "cls", "ensemble"):
+        for name in ("mean", "mean_std", "mean_time", "max", "refined", "cls", "ensemble"):
             mean = clips[name][videos == row].mean(0)
             torch.testing.assert_close(mean, whole[name][row], atol=2e-5, rtol=1e-4)
     first = store.sets([0]).features[0, : store.lengths[0]]
@@ -139,5 +152,5 @@ def test_all_clips_at_hand_need_no_mask() -> None:
     """The short way gives the bits of the masked one."""
     values = torch.randn(5, 7, 3, generator=torch.Generator().manual_seed(0))
     everywhere = torch.ones(5, 7, dtype=torch.bool)
-    for pool in (masked_mean, masked_std, _masked_max):
+    for pool in (masked_mean, masked_std, masked_max):
         assert torch.equal(pool(values, None), pool(values, everywhere))
