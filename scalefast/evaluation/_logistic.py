@@ -1,4 +1,4 @@
-"""The solver under the linear probe: full-batch L-BFGS along a path of penalties.
+"""The solver under the linear probe: full-batch L-BFGS along a path of penalties, or for all of them at once.
 
 Legend: `R` rows, `D` feature, `r` min(R, D), `C` classes.
 """
@@ -7,12 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["LogisticFit", "solve_logistic"]
+from scalefast.evaluation._logistic_together import minimise_together, together_pays
+from scalefast.training.bank.placing import free_memory
+
+__all__ = ["LogisticFit", "Order", "solve_logistic"]
+
+Order = Literal["auto", "in_turn", "at_once"]
+"""Whether penalties are solved one after another, each from the last, or all at once; "auto": what is expected to be
+faster."""
 
 MAX_ITERATIONS = 1000
 
@@ -37,11 +45,12 @@ def solve_logistic(
     num_classes: int,
     penalties: Sequence[float],
     tolerance: float = 1e-5,
+    order: Order = "auto",
 ) -> Iterator[LogisticFit]:
     """Minimise `(row_weight * cross_entropy(z @ W.T + b, y)).sum() + l2 / 2 * W.square().sum()` per penalty.
 
-    z is x standardised by the (weighted) mean and deviation of its columns. Each solution starts from the
-    one before, so penalties given from large to small cost a few iterations each.
+    z is x standardised by the (weighted) mean and deviation of its columns. In turn each solution starts from the
+    one before, so penalties given from large to small cost a few iterations each; at once all start from zero.
 
     Args:
         x: `[R, D]`, fp32 or fp64; the computation runs in its dtype.
@@ -52,6 +61,7 @@ def solve_logistic(
         tolerance: each entry of the gradient ends below `tolerance * min(l2, 1)`: the objective bends by at
             least l2 in every direction, so the solution is within about the tolerance of the optimum at
             every penalty.
+        order: in turn or at once; the solutions agree to within the tolerance.
 
     Yields:
         One solution a penalty, in their order.
@@ -68,14 +78,49 @@ def solve_logistic(
         # in R dimensions instead of D. z = reduced @ basis.T, exact.
         basis, upper = torch.linalg.qr(z.T)
         z = upper.T.contiguous()
-    weight = z.new_zeros(num_classes, z.shape[1])
-    bias = z.new_zeros(num_classes)
-    for penalty in penalties:
-        weight, bias, gradient = _minimise(
-            z, y, row_weight, penalty, weight, bias, tolerance * min(penalty, 1.0)
-        )
+    tolerances = [tolerance * min(penalty, 1.0) for penalty in penalties]
+    solve = _in_turn
+    if order == "at_once" or (
+        order == "auto"
+        and z.device.type == "cuda"
+        and len(penalties) > 1
+        and together_pays(z, num_classes=num_classes, penalties=len(penalties), free=free_memory(z.device))
+    ):
+        solve = _at_once
+    for weight, bias, gradient in solve(z, y, row_weight, num_classes, penalties, tolerances):
         unscaled = (weight if basis is None else weight @ basis.T) / scale
         yield LogisticFit(weight=unscaled, bias=bias - unscaled @ mean, gradient=gradient)
+
+
+_Solutions = Iterator[tuple[Tensor, Tensor, float]]
+
+
+def _at_once(
+    z: Tensor,
+    y: Tensor,
+    row_weight: Tensor,
+    num_classes: int,
+    penalties: Sequence[float],
+    tolerances: Sequence[float],
+) -> _Solutions:
+    found = minimise_together(
+        z, y, row_weight, num_classes=num_classes, penalties=penalties, tolerances=tolerances
+    )
+    yield from ((weight, bias, float(gradient)) for weight, bias, gradient in zip(*found, strict=True))
+
+
+def _in_turn(
+    z: Tensor,
+    y: Tensor,
+    row_weight: Tensor,
+    num_classes: int,
+    penalties: Sequence[float],
+    tolerances: Sequence[float],
+) -> _Solutions:
+    weight, bias = z.new_zeros(num_classes, z.shape[1]), z.new_zeros(num_classes)
+    for penalty, tolerance in zip(penalties, tolerances, strict=True):
+        weight, bias, gradient = _minimise(z, y, row_weight, penalty, weight, bias, tolerance)
+        yield weight, bias, gradient
 
 
 def _minimise(

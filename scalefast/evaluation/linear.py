@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from scalefast.errors import InputError
 from scalefast.evaluation._checks import check_classification
-from scalefast.evaluation._logistic import solve_logistic
+from scalefast.evaluation._logistic import Order, solve_logistic
 
 __all__ = [
     "L2_GRID",
@@ -104,6 +105,7 @@ def fit_linear_probe(
     l2: float | Sequence[float] = L2_GRID,
     validation_fraction: float = 0.2,
     seed: int = 0,
+    order: Order = "auto",
 ) -> LinearProbe:
     """Minimise `cross_entropy(standardised(x) @ W.T + b, y) + l2 / 2 * W.square().sum()`.
 
@@ -121,6 +123,7 @@ def fit_linear_probe(
         l2: one penalty, or those to choose from, each above 0.
         validation_fraction: of each class's videos.
         seed: of the validation split.
+        order: whether the penalties to choose from are solved in turn or all at once; the choice is the same.
 
     Raises:
         InputError: shapes, dtypes or values do not fit, or all videos are of one class.
@@ -130,6 +133,8 @@ def fit_linear_probe(
         raise InputError(
             f"videos must give each row one of {len(y)} videos, got {videos.shape = } for {x.shape = }"
         )
+    if order not in get_args(Order):
+        raise InputError(f"order must be one of {', '.join(get_args(Order))}, got {order!r}")
     penalties = sorted({float(value) for value in (l2 if isinstance(l2, Sequence) else [l2])}, reverse=True)
     if not penalties or penalties[-1] <= 0:
         raise InputError(f"l2 must be above 0, got {l2!r}")
@@ -141,7 +146,7 @@ def fit_linear_probe(
     held_out = validation_split(target, fraction=validation_fraction, seed=seed)
     scores: tuple[PenaltyScore, ...] = ()
     if len(penalties) > 1 and held_out.any():
-        scores = _score_penalties(x, target, rows, held_out, len(classes), penalties)
+        scores = _score_penalties(x, target, rows, held_out, len(classes), penalties, order)
         chosen = max(scores, key=lambda score: (score.accuracy, -score.loss, score.l2)).l2
     else:
         chosen = penalties[0] if len(penalties) == 1 else DEFAULT_L2
@@ -166,7 +171,13 @@ def _weights(rows: Tensor) -> Tensor:
 
 
 def _score_penalties(
-    x: Tensor, target: Tensor, rows: Tensor, held_out: Tensor, num_classes: int, penalties: list[float]
+    x: Tensor,
+    target: Tensor,
+    rows: Tensor,
+    held_out: Tensor,
+    num_classes: int,
+    penalties: list[float],
+    order: Order,
 ) -> tuple[PenaltyScore, ...]:
     """Fit on the videos that are not held out, from the strongest penalty down, and score the others."""
     train = ~held_out[rows]
@@ -183,6 +194,7 @@ def _score_penalties(
         _weights(rows[train]),
         num_classes=num_classes,
         penalties=penalties,
+        order=order,
         tolerance=1e-2,  # which penalty is best does not hang on the third digit of a weight
     )
     scores = []
