@@ -97,14 +97,20 @@ class VerifiedArray:
 
     def rows(self, rows: np.ndarray) -> torch.Tensor:
         """The rows with these numbers (int64, each in [0, len)), in the given order: `[len(rows), ...]`."""
-        out = torch.empty((len(rows), *self._row_shape), dtype=self.dtype)
         owners = np.searchsorted(self._starts, rows, side="right") - 1
-        for owner in np.unique(owners):
+        found = np.unique(owners)
+        if len(found) == 1:  # what was read is a copy already
+            return self._read(int(found[0]), rows).contiguous()
+        out = torch.empty((len(rows), *self._row_shape), dtype=self.dtype)
+        for owner in found.tolist():
             places = np.flatnonzero(owners == owner)
-            units = rows[places] - self._starts[owner]
-            data = self._shards[owner].read_units(self._section, units, width=max(self._width, 1))
-            out[torch.from_numpy(places)] = self._pick(data)
+            out[torch.from_numpy(places)] = self._read(owner, rows[places])
         return out
+
+    def _read(self, owner: int, rows: np.ndarray) -> torch.Tensor:
+        """Rows that one shard has, verified."""
+        units = rows - self._starts[owner]
+        return self._pick(self._shards[owner].read_units(self._section, units, width=max(self._width, 1)))
 
     def _row_numbers(self, index: Any) -> np.ndarray:
         if isinstance(index, slice):
