@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from scalefast import SCALE, FeatureStore
-from scalefast.calibration import calibrate
+from scalefast.calibration import calibrate, with_parts
+from scalefast.errors import InputError
 from scalefast.evaluation import represent
+from scalefast.parts import DEFAULT_PARTS
 from scalefast.training import PretrainConfig, load_run, pretrain
 from scalefast.training.recipes import RECIPES
 
@@ -71,3 +73,27 @@ def test_the_saved_model_is_calibrated_on_its_store(store: FeatureStore, tmp_pat
     calibrate(model, store)
     assert all(torch.equal(value, kept[name]) for name, value in model.named_buffers())
     assert represent(model, store).recommended.shape == (25, 2 * 16 + (2 + 3) * 32)
+
+
+def test_other_parts_for_a_trained_model_are_those_of_training_with_them(
+    store: FeatureStore, tmp_path: Path
+) -> None:
+    wanted = RECIPES["recommended"]().replace(
+        epochs=1, batch_size=11, views=4, hidden_dim=32, head_dim=16, target_dim=16
+    )
+    pretrain(store, out=tmp_path / "with", config=wanted, progress=False)
+    pretrain(store, out=tmp_path / "without", config=wanted.replace(parts=["mean", "cls"]), progress=False)
+    model = with_parts(SCALE.from_pretrained(tmp_path / "without"), parts=wanted.parts)
+    calibrate(model, store)
+    expected = SCALE.from_pretrained(tmp_path / "with").state_dict()
+    assert {name: value.tolist() for name, value in model.state_dict().items()} == {
+        name: value.tolist() for name, value in expected.items()
+    }
+
+
+def test_parts_of_a_configuration() -> None:
+    config = RECIPES["recommended"]()
+    assert PretrainConfig.from_json(config.to_json()) == config and isinstance(config.parts, tuple)
+    assert PretrainConfig.from_dict({}).parts == DEFAULT_PARTS  # runs of before had these
+    with pytest.raises(InputError, match="parts must be 'mean' and others of .* got \\['cls'\\]"):
+        config.replace(parts=["cls"])
