@@ -95,5 +95,5 @@ def test_parts_of_a_configuration() -> None:
     config = RECIPES["recommended"]()
     assert PretrainConfig.from_json(config.to_json()) == config and isinstance(config.parts, tuple)
     assert PretrainConfig.from_dict({}).parts == DEFAULT_PARTS  # runs of before had these
-    with pytest.raises(InputError, match="parts must be 'mean' and others of .* got \\['cls'\\]"):
+    with pytest.raises(InputError, match=r"parts must be 'mean' and others of .* got \['cls'\]"):
         config.replace(parts=["cls"])
