@@ -8,8 +8,8 @@ load before.
 Dense means as the method is written down: every token goes through the prediction head, whole matrices of logits and
 log-softmax, `torch.nn.functional.linear` and `dropout`, everything in fp32. It shares the weights and the optimiser.
 
-scalefast's forms keep freed memory, as its trainer does; the dense form runs in the process as PyTorch leaves it.
-`--malloc` decides otherwise, to see what that alone is worth.
+scalefast's forms keep freed memory and start without C's caches of small blocks, as `scalefast pretrain` does; the
+dense form runs in the process as PyTorch leaves it. `--malloc` decides otherwise, to see what that alone is worth.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from multiprocessing.connection import Connection
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from scalefast.cli._restart import restart_without_small_block_caches
 
 MODES = ("dense", "fp32", "bf16")
 
@@ -169,6 +171,9 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     args = parser.parse_args()
+    args.malloc = args.malloc or ("default" if args.mode == "dense" else "keep")
+    if args.malloc == "keep":
+        restart_without_small_block_caches()
     load, seconds = os.getloadavg()[0], []
     step, malloc, before = prepared(
         args.mode, threads=args.threads, malloc=args.malloc, batch=args.batch, views=args.views, dim=args.dim

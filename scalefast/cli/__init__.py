@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from scalefast._version import __version__
+from scalefast.cli._restart import restart_without_small_block_caches
 from scalefast.errors import ScalefastError
 
 __all__ = ["VERBS", "main"]
@@ -57,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words:
         print(_usage(), file=sys.stderr)
         return _USER_ERROR
+    if argv is None and words[0] == "pretrain":
+        restart_without_small_block_caches()
     if os.environ.get("SCALEFAST_TRACEBACK") == "1":
         return _dispatch(words)
     return _readable(lambda: _dispatch(words))
