@@ -48,6 +48,9 @@ SECOND = recommended().replace(**SIZES, learning_rate=3e-3, epochs=200, batch_si
 FLAT = SECOND.replace(views=16)
 """One level: a step sees two sets of 16 of the 144 clips, an evaluation all of them."""
 
+BLIND = {"position_use": "none", "parts": tuple(part for part in FIRST.parts or () if part != "time")}
+"""Changes that keep all times from SCALE and from what is put together of it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
@@ -115,13 +118,12 @@ def ways(folder: Path, case: Case, *, seed: int) -> Iterator[Way]:
         split: joined(first, store, folder / f"{split}-segments.store")
         for split, store in (("train", case.train), ("test", case.test))
     }
-    config = SECOND.replace(seed=seed, **case.sizes)
-    blind = {"position_use": "none"}
-    yield Way(name="windows", folder=folder / "windows", **segments, config=config)
-    yield Way(name="windows, no times", folder=folder / "blind", **segments, config=config.replace(**blind))
-    clips, config = {"train": case.train, "test": case.test}, FLAT.replace(seed=seed, **case.sizes)
-    yield Way(name="clips", folder=folder / "clips", **clips, config=config)
-    yield Way(name="clips, no times", folder=folder / "clips-blind", **clips, config=config.replace(**blind))
+    clips = {"train": case.train, "test": case.test}
+    two, one = (config.replace(seed=seed, **case.sizes) for config in (SECOND, FLAT))
+    yield Way(name="windows", folder=folder / "windows", **segments, config=two)
+    yield Way(name="clips", folder=folder / "clips", **clips, config=one)
+    yield Way(name="windows, no times", folder=folder / "blind", **segments, config=two.replace(**BLIND))
+    yield Way(name="clips, no times", folder=folder / "clips-blind", **clips, config=one.replace(**BLIND))
 
 
 def joined(run: Path, store: Path, out: Path) -> Path:
