@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from scalefast._text import counted
 from scalefast.errors import DataError, InputError, MissingExtraError
 from scalefast.report.thumbnails import VideoFinder, film_strip
 from scalefast.search import Moment, Neighbour, Query, Searcher
@@ -119,7 +120,7 @@ class Browser:
         done = time.perf_counter()
         cards = tuple(self._card(item.id, item) for item in found)
         note = (
-            f"{len(searcher.store):,} videos and the moments of {len(found)}, {searcher.index.kind} search: "
+            f"{counted(len(searcher.store), 'video')} and the moments of {len(found)}, {searcher.index.kind} search: "
             f"{1e3 * (done - ready):.0f} ms. Reading the query: {ready - begun:.1f} s. {self._pictures_note(cards)}"
         )
         part = "" if between is None else f", {between[0]:.1f} to {between[1]:.1f} s"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from scalefast._text import counted
 from scalefast.errors import InputError
 from scalefast.evaluation._overlap import find_overlap
 
@@ -165,8 +166,8 @@ def check_splits(train: FeatureStore, test: FeatureStore, *, allow_overlap: bool
         notes.append(f"{count}: the numbers are too high.")
     if overlap.namesakes:
         notes.append(
-            f"{overlap.namesakes} ids stand in both stores, but labels, lengths or features say that they "
-            f"are different videos."
+            f"{counted(overlap.namesakes, 'id')} in both stores, but labels, lengths or features say that these are "
+            f"different videos."
         )
     if overlap.copies:
         notes.append(
@@ -197,7 +198,7 @@ def _check_labels(train: FeatureStore, test: FeatureStore) -> list[str]:
         names = class_names(train, test)
         first = names[missing[0]] if names and missing[0] < len(names) else str(missing[0])
         raise InputError(
-            f"{where}: {len(missing)} classes of the test videos have no training video (first: {first!r}); "
+            f"{where}: no training video for {counted(len(missing), 'class')} of the test videos (first: {first!r}); "
             "no classifier can find them"
         )
     notes = []
@@ -208,5 +209,5 @@ def _check_labels(train: FeatureStore, test: FeatureStore) -> list[str]:
         )
     lonely = len(known.unique()) - len(asked.unique())
     if lonely:
-        notes.append(f"{lonely} classes have training videos only.")
+        notes.append(f"{counted(lonely, 'class')} without a test video.")
     return notes

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from scalefast._progress import clock
+from scalefast._text import counted
 from scalefast.errors import InputError
 
 __all__ = ["ExtractSummary"]
@@ -83,7 +84,7 @@ class ExtractSummary:
             return "nothing was left to decode"
         shares = ", ".join(f"{stage} {share:.0%}" for stage, share in self.stages.items())
         parts = [
-            f"{self.decoded} videos in {clock(self.seconds)}: {self.videos_per_second:.2f} videos/s, "
+            f"{counted(self.decoded, 'video')} in {clock(self.seconds)}: {self.videos_per_second:.2f} videos/s, "
             f"{self.frames_per_second:.0f} frames/s ({shares})"
         ]
         if price_per_hour is not None:

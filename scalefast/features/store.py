@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from scalefast._remote import is_url
+from scalefast._text import counted
 from scalefast._version import __version__
 from scalefast.errors import InputError, StoreError
 from scalefast.features._array import VerifiedArray
@@ -205,9 +206,8 @@ class FeatureStore:
 
     def __repr__(self) -> str:
         shape = "x".join(str(size) for size in self.features.shape)
-        return (
-            f"FeatureStore({str(self._folder)!r}, {len(self)} videos, features {shape} {self.features.dtype})"
-        )
+        held = f"{counted(len(self), 'video')}, features {shape} {self.features.dtype}"
+        return f"FeatureStore({str(self._folder)!r}, {held})"
 
     def __reduce__(self) -> Any:
         return FeatureStore.open, (self._folder.path,)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from scalefast._files import write_atomically
+from scalefast._text import counted
 from scalefast.evaluation import Difference
 from scalefast.evaluation._run import LoadedRun
 from scalefast.evaluation.comparison import summary, verdict
@@ -69,9 +70,10 @@ class Page:
     def html(self) -> str:
         """The whole page."""
         numbers, found = self.numbers, self.findings
+        about = f"{counted(len(found.test), 'test video')}, {counted(len(found.train), 'training video')}"
         body = [
             f"<h1>{escape(self.title)}</h1>",
-            f'<p class="soft">{len(found.test):,} test videos, {len(found.train):,} training videos</p>',
+            f'<p class="soft">{about}</p>',
             sections.verdicts(numbers.accuracies, numbers.differences),
             _bullets(self.notes),
             self._results(),
@@ -163,7 +165,7 @@ class Page:
         some = f" The {len(found.matrix[0])} classes with most mistakes." if hidden else ""
         return (
             f"<h2>Failures first</h2><p>k-NN on SCALE's recommended representation is wrong about "
-            f"{len(near.wrong):,} of {total:,} test videos.</p>"
+            f"{len(near.wrong):,} of {counted(total, 'test video')}.</p>"
             + sections.classes(found.classes, name=found.class_name)
             + f'<div class="matrix" style="max-width:{matrix.width:.0f}px">{sections.figure(matrix)}</div>'
             + _caption(words.ABOUT_MATRIX + some)
@@ -181,7 +183,7 @@ class Page:
             for name, drawing in drawn.items()
         )
         count, total = len(found.map_rows), len(found.test)
-        which = f"{count:,} of {total:,} test videos" if count < total else "The test videos"
+        which = f"{count:,} of {counted(total, 'test video')}" if count < total else "The test videos"
         return (
             f'<h2>Map of the test videos, before and after</h2><div class="pair map">{pair}</div>'
             + sections.legend(next(iter(drawn.values())).legend)

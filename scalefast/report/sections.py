@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from scalefast._text import counted
 from scalefast.evaluation.comparison import (
     PROTOCOL_NAMES,
     RIVALS,
@@ -148,7 +149,7 @@ def classes(rows: Sequence[ClassRow], *, name: Callable[[int], str]) -> str:
             f'<td class="words">{other}</td></tr>'
         )
     more = len(rows) - CLASS_ROWS
-    rest = f'<p class="caption">And {more} classes that do better.</p>' if more > 0 else ""
+    rest = f'<p class="caption">And {counted(more, "class")} of better accuracy.</p>' if more > 0 else ""
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
     return f'<div class="scroll">{table}</div>{rest}'
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scalefast._text import counted
 from scalefast.errors import InputError, StoreError
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ def _clips_between(times: Tensor, between: Seconds, *, name: str) -> Tensor:
     chosen = (shared >= length / 2).nonzero()[:, 0]
     if not len(chosen):
         raise InputError(
-            f"no clip of {name!r} lies between {start:g} and {end:g} s; its {len(times)} clips of "
+            f"no clip of {name!r} lies between {start:g} and {end:g} s; its {counted(len(times), 'clip')} of "
             f"{float(length.mean()):.2f} s lie between {float(times.min()):.2f} and {float(times.max()):.2f} s"
         )
     return chosen

@@ -43,7 +43,7 @@ def test_good_splits_pass_without_remarks(make_store: Make) -> None:
         (
             {"labels": torch.full((40,), 9), "classes": None},
             InputError,
-            r"1 classes of the test videos have no training video \(first: '9'\)",
+            r"no training video for 1 class of the test videos \(first: '9'\)",
         ),
     ],
 )
@@ -58,13 +58,13 @@ def test_misfits_are_refused(
 
 def test_missing_class_is_named(make_store: Make) -> None:
     train = make_store("train", labels=torch.arange(40) % 3)
-    with pytest.raises(InputError, match=r"have no training video \(first: 'swim'\)"):
+    with pytest.raises(InputError, match=r"no training video for 1 class of the test videos \(first: 'swim'\)"):
         check_splits(train, make_store("test", seed=1))
 
 
 def test_classes_in_training_only_are_noted(make_store: Make) -> None:
     notes = check_splits(make_store("train"), make_store("test", seed=1, labels=torch.arange(40) % 2))
-    assert notes == ["2 classes have training videos only."]
+    assert notes == ["2 classes without a test video."]
 
 
 def test_unnamed_classes_on_one_side_are_noted(make_store: Make) -> None:
@@ -104,7 +104,7 @@ def test_namesakes_that_look_different_pass(make_store: Make) -> None:
     """Folders train and test that both hold 000.mp4, 001.mp4, ...: other videos of the same names."""
     train, test = make_store("train", prefix="v"), make_store("test", prefix="v", seed=1)
     (note,) = check_splits(train, test)
-    assert note.startswith("40 ids stand in both stores, but")
+    assert note.startswith("40 ids in both stores, but")
 
 
 def test_namesakes_are_refused_where_features_cannot_tell(make_store: Make) -> None:
@@ -120,7 +120,7 @@ def test_namesakes_of_other_classes_pass(make_store: Make) -> None:
     train = make_store("train", prefix="v", videos=4)
     test = make_store("test", prefix="v", videos=4, seed=1, labels=torch.tensor([3, 2, 1, 0]))
     (note,) = check_splits(train, test)
-    assert note.startswith("4 ids stand in both stores, but")
+    assert note.startswith("4 ids in both stores, but")
 
 
 def test_same_extraction_settings_tell_namesakes_apart(make_store: Make) -> None:
@@ -132,7 +132,7 @@ def test_same_extraction_settings_tell_namesakes_apart(make_store: Make) -> None
     test = make_store("test", prefix="v", videos=4, features=features, provenance=made)
     notes = check_splits(train, test, allow_overlap=True)
     assert notes[0].startswith("3 of 4 test videos are in the training store too")
-    assert notes[1].startswith("1 ids stand in both stores, but")
+    assert notes[1].startswith("1 id in both stores, but")
 
 
 def test_row_numbers_are_no_names(make_store: Make) -> None:

@@ -73,7 +73,7 @@ def test_every_listed_file_is_accounted_for(
     printed = capsys.readouterr().out
     assert "training: 12 videos of 12 listed (0 bad or missing), 48 clips, 2 classes" in printed
     assert "test: 9 videos of 11 listed (2 bad or missing), 18 clips, 2 classes" in printed
-    assert "note: 8 ids stand in both stores, but labels, lengths or features say" in printed
+    assert "note: 8 ids in both stores, but labels, lengths or features say" in printed
     counts = json.loads((tmp_path / "results-details.json").read_text())["test"]["counts"]
     assert counts == {"listed": 11, "lost": 2, "short": 1, "used": 9, "clips": 18, "classes": 2}
     results = json.loads(out.read_text())
