@@ -127,7 +127,7 @@ class ScaleClassifier(Head):
 
     def shape(self) -> Hashable:
         """Equal for heads that can be trained at once."""
-        return super().shape(), *self.model.config().items()
+        return super().shape(), str(self.model.config())
 
     @classmethod
     def stacked(
