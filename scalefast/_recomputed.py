@@ -58,7 +58,7 @@ class _LinearOf(torch.autograd.Function):
             rows = x.detach().flatten(0, -2).to(grad.dtype)
             wanted = (any(wants), wants_weight)
             by_x, by_weight = linear_gradients(slope, rows, weight.to(grad.dtype), wanted=wanted)
-            by_bias = slope.sum(0, dtype=bias.dtype) if wants_bias else None
+            by_bias = slope.sum(0).to(bias.dtype) if wants_bias else None
         by_inputs: list[Tensor | None] = [None] * len(inputs)
         if by_x is not None:
             trained = [tensor for tensor in inputs if tensor.requires_grad]
