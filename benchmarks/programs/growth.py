@@ -4,11 +4,14 @@
 
     views    clips a set, 8 to 128           a step, 16 videos
     batch    videos a step, 128 to 65,536    a step, 2 x 8 clips, as far as --seconds a point allows
+    small    videos a step, 128 to 65,536    a step, 2 x 2 clips of 64 numbers: its logits are a sixteenth
     dim      feature width, 256 to 2,048     a step, 64 videos
     videos   in the store, 10^3 to 10^7      the order of an epoch; drawing a batch of 512 (simulated rows)
 
 Writes one row a point: axis, value, what, seconds; and one row a curve with its exponent. With `--axes` some curves are
-measured alone; rows of the others that stand in the file already are kept.
+measured alone; rows of the others that stand in the file already are kept, and `--from` begins a curve late and
+joins it to what stands there. The best of two rounds counts, after one that does not; of a point whose round takes
+long (`LONG`) the second round, or the only one, which pays for memory that it is the first to touch.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +35,14 @@ __all__ = ["exponent", "measure"]
 AXES = {
     "views": [8, 16, 32, 64, 128],
     "batch": [128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536],
+    "small": [128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536],
     "dim": [256, 512, 1024, 2048],
     "videos": [10**3, 10**4, 10**5, 10**6, 10**7],
 }
 """Values of each axis."""
+
+LONG = (4.0, 15.0)
+"""Seconds above which a point has two rounds, of which the second counts, and one."""
 
 
 def exponent(values: list[float], seconds: list[float]) -> float:
@@ -47,7 +54,7 @@ def exponent(values: list[float], seconds: list[float]) -> float:
 
 
 def step_seconds(*, batch: int, views: int, dim: int, device: torch.device, rounds: int = 2) -> float:
-    """Best of some forward and backward passes in bf16, after one that is not counted."""
+    """Best of some forward and backward passes in bf16, after one that is not counted; 0: that one."""
     task = SCALEPretraining(SCALE(dim)).to(device).train()
     features = torch.randn(batch, 2, views, dim, device=device)
     positions = torch.rand(batch, 2, views, 7, device=device)
@@ -63,16 +70,32 @@ def step_seconds(*, batch: int, views: int, dim: int, device: torch.device, roun
 
 
 def measure(
-    axis: str, *, device: torch.device, limit: float, largest: int | None = None
+    axis: str,
+    *,
+    device: torch.device,
+    limit: float,
+    largest: int | None = None,
+    known: Sequence[Mapping[str, Any]] = (),
 ) -> Iterator[dict[str, Any]]:
-    """Rows of one axis; it ends before the point that would take longer than `limit` seconds a round."""
+    """Rows of one axis; it ends before the point that would take longer than `limit` seconds a round.
+
+    `known`: points of the axis measured before, which are not measured again."""
     curves: dict[str, tuple[list[float], list[float]]] = {}
+    for row in known:
+        values, times = curves.setdefault(row["what"], ([], []))
+        values.append(row["value"])
+        times.append(row["seconds"])
+        yield dict(row)
     for value in AXES[axis]:
         if largest is not None and value > largest:
             break
-        if any(len(s) > 1 and s[-1] * s[-1] / s[-2] > limit for _, s in curves.values()):
+        if any(value in values for values, _ in curves.values()):
+            continue
+        expected = max((s[-1] * s[-1] / s[-2] for _, s in curves.values() if len(s) > 1), default=0.0)
+        if expected > limit:
             break
-        for what, seconds in _point(axis, value, device=device).items():
+        rounds = 2 - sum(expected > seconds for seconds in LONG)
+        for what, seconds in _point(axis, value, device=device, rounds=rounds).items():
             known = curves.setdefault(what, ([], []))
             known[0].append(value)
             known[1].append(seconds)
@@ -86,12 +109,17 @@ def measure(
         }
 
 
-def _point(axis: str, value: int, *, device: torch.device) -> dict[str, float]:
+def _point(axis: str, value: int, *, device: torch.device, rounds: int) -> dict[str, float]:
     if axis == "videos":
         return _sampling(value, device=device)
-    sizes = {"views": (16, value, 256), "batch": (value, 8, 256), "dim": (64, 8, value)}
+    sizes = {
+        "views": (16, value, 256),
+        "batch": (value, 8, 256),
+        "small": (value, 2, 64),
+        "dim": (64, 8, value),
+    }
     batch, views, dim = sizes[axis]
-    return {"step": step_seconds(batch=batch, views=views, dim=dim, device=device)}
+    return {"step": step_seconds(batch=batch, views=views, dim=dim, device=device, rounds=rounds)}
 
 
 def _sampling(videos: int, *, device: torch.device) -> dict[str, float]:
@@ -113,13 +141,13 @@ def _sampling(videos: int, *, device: torch.device) -> dict[str, float]:
 
 def _best(action: Callable[[], Any], *, rounds: int, device: torch.device) -> float:
     seconds = []
-    for _ in range(1 + rounds):
+    for _ in range(1 + rounds):  # the first counts only where it is alone
         begin = time.perf_counter()
         action()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - begin)
-    return min(seconds[1:])
+    return min(seconds[1:] or seconds)
 
 
 def main() -> None:
@@ -128,6 +156,10 @@ def main() -> None:
     )
     parser.add_argument("--axes", nargs="+", choices=tuple(AXES), default=list(AXES))
     parser.add_argument("--seconds", type=float, default=8.0, help="longest round that is begun (8)")
+    parser.add_argument(
+        "--from", dest="first", type=int, help="smallest value to measure; points below it stay as they are"
+    )
+    parser.add_argument("--largest", type=int, help="largest value to measure")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--name", required=True, help="of the files in --out")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
@@ -135,10 +167,13 @@ def main() -> None:
     device = torch.device(args.device)
     if device.type == "cpu":
         keep_freed_memory()
-    known = args.out / f"{args.name}.json"
-    rows = [row for row in read_rows(known) if row["axis"] not in args.axes] if known.exists() else []
+    path = args.out / f"{args.name}.json"
+    before = read_rows(path) if path.exists() else []
+    rows = [row for row in before if row["axis"] not in args.axes]
     for axis in args.axes:
-        for row in measure(axis, device=device, limit=args.seconds):
+        points = [row for row in before if row["axis"] == axis and "value" in row]
+        known = [row for row in points if args.first is not None and row["value"] < args.first]
+        for row in measure(axis, device=device, limit=args.seconds, largest=args.largest, known=known):
             print(row, flush=True)
             rows.append(row)
     rows.sort(key=lambda row: tuple(AXES).index(row["axis"]))  # stable: points stay in order

@@ -70,7 +70,7 @@ def test_growth_measures_points_and_fits_them(programs) -> None:
 
 
 def test_growth_ends_before_a_point_that_takes_too_long(programs, monkeypatch) -> None:
-    monkeypatch.setattr(programs.growth, "_point", lambda axis, value, device: {"step": value / 128})
+    monkeypatch.setattr(programs.growth, "_point", lambda axis, value, device, rounds: {"step": value / 128})
     rows = list(programs.growth.measure("batch", device=torch.device("cpu"), limit=10.0))
     assert [row["value"] for row in rows if "value" in row] == [128, 256, 512, 1024]
     assert rows[-1]["exponent"] == 1.0
@@ -78,7 +78,9 @@ def test_growth_ends_before_a_point_that_takes_too_long(programs, monkeypatch) -
 
 def test_growth_of_one_axis_keeps_the_other_curves(programs, tmp_path: Path, monkeypatch) -> None:
     def run(axes: list[str], seconds: float) -> list[dict]:
-        monkeypatch.setattr(programs.growth, "_point", lambda axis, value, device: {"step": seconds * value})
+        monkeypatch.setattr(
+            programs.growth, "_point", lambda axis, value, device, rounds: {"step": seconds * value}
+        )
         words = ["--axes", *axes, "--name", "grown", "--out", str(tmp_path), "--device", "cpu"]
         monkeypatch.setattr("sys.argv", ["growth.py", *words])
         programs.growth.main()
@@ -90,6 +92,23 @@ def test_growth_of_one_axis_keeps_the_other_curves(programs, tmp_path: Path, mon
     again = run(["dim"], 2e-6)
     assert again[:6] == whole[:6]
     assert [row.get("seconds") for row in again[6:10]] == [2e-6 * value for value in (256, 512, 1024, 2048)]
+
+
+def test_growth_goes_on_from_the_points_that_stand(programs, monkeypatch) -> None:
+    """A long point has fewer rounds, and the exponent is of all points."""
+    asked = []
+
+    def point(axis: str, value: int, *, device: torch.device, rounds: int) -> dict[str, float]:
+        asked.append((value, rounds))
+        return {"step": value**2 / 2**22}
+
+    monkeypatch.setattr(programs.growth, "_point", point)
+    given = {"device": torch.device("cpu"), "limit": 40.0}
+    *points, fit = programs.growth.measure("small", largest=4096, **given)
+    *all_points, whole = programs.growth.measure("small", known=points, **given)
+    assert asked == [(128 * 2**i, 2 if i < 6 else 0) for i in range(7)]
+    assert (fit["exponent"], whole["exponent"], whole["points"]) == (2.0, 2.0, 7)
+    assert [row["value"] for row in all_points] == [value for value, _ in asked]
 
 
 def test_results_say_what_they_were_measured_on(programs, tmp_path: Path) -> None:
@@ -167,23 +186,26 @@ def test_loss_curves_of_both_precisions_are_compared(programs, tmp_path: Path, m
         str(tmp_path / "train"),
         str(tmp_path / "test"),
         "--epochs",
-        "3",
+        "6",
         "--batch",
         "12",
         "--head-dim",
         "32",
+        "--control",
     ]
     words += ["--name", "curves", "--out", str(tmp_path)]
     monkeypatch.setattr("sys.argv", ["loss_curves.py", *words, "--seeds", "0"])
     assert programs.loss_curves.main() == 0
     (kept,) = programs.results.read_rows(tmp_path / "curves.json")
     one, whole = (json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{"))
-    assert (one["seed"], one["steps"]) == (0, 6)
+    assert (one["seed"], one["steps"]) == (0, 12)
     assert kept == one
     assert (kept["knn_fp32"], kept["knn_bf16"]) == tuple(whole["knn"][name][0] for name in ("fp32", "bf16"))
     for name in ("rounding", "bf16"):
         assert 0 < one[f"{name}_largest"] == whole[f"{name}_largest"] < 0.01
         assert one[f"{name}_steps_apart"] == 0
+    assert one["all_bf16_largest"] > one["bf16_largest"]  # the run without the first steps in fp32
+    assert one["all_bf16_at_step"] != one["bf16_at_step"] or one["all_bf16_mean"] != one["bf16_mean"]
     assert one["rounding_largest"] != one["bf16_largest"]  # the weights part from the second step on
     assert set(whole["knn"]) == {"fp32", "bf16"}
     monkeypatch.setattr(programs.loss_curves, "MOST", 0.0)
