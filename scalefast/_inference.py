@@ -23,7 +23,7 @@ __all__ = ["InferencePass", "fast_inference"]
 
 @contextmanager
 def fast_inference(model: SCALE, *, dtype: torch.dtype, rows: int) -> Iterator[None]:
-    """For the time of the context `model(...)` is an `InferencePass`, where this machine serves it; else nothing changes.
+    """While the context lasts, `model(...)` is an `InferencePass` where this machine serves it; else nothing changes.
 
     Args:
         model: in eval mode, not trained meanwhile: its weights are copied at the beginning.
@@ -73,8 +73,7 @@ class InferencePass:
         seen, places = model._checked(features, positions, lengths)
         with torch.autocast(features.device.type, enabled=False), torch.no_grad():
             x = self.input_projection(model.inputs(seen, lengths).to(self.dtype))
-            hidden = self.position_first(model.seen(places).to(self.dtype), activation="relu")
-            x = kernels.embed_sets(x, self.position_second(hidden), None, model.mask_token, model.cls_token)
+            x = kernels.embed_sets(x, self._placed(places), None, model.mask_token, model.cls_token)
             tokens = None if lengths is None else lengths + 1
             for block, qkv, projection, fc1, fc2 in self.blocks:
                 heads = qkv(_normalised(block.norm1, x)).unflatten(-1, (3, block.num_heads, -1))
@@ -84,6 +83,14 @@ class InferencePass:
             if tokens is not None:
                 x = x.masked_fill(padding(tokens, x.shape[1])[..., None], 0.0)
         return SCALEOutput(features, x[:, 1:], x[:, 0])
+
+    def _placed(self, positions: Tensor) -> Tensor:
+        """`position_mlp`: [B, V, 7] -> [B, V, H]; once where all sets have the same, as those that state none."""
+        first = positions[:1]
+        same = torch.equal(positions, first.expand_as(positions))
+        seen = self.model.seen(first if same else positions).to(self.dtype)
+        placed = self.position_second(self.position_first(seen, activation="relu"))
+        return placed.expand(len(positions), -1, -1)
 
 
 def _normalised(norm: nn.LayerNorm, x: Tensor) -> Tensor:

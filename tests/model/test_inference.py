@@ -78,6 +78,20 @@ def test_it_is_as_exact_as_the_model(sets, clips, lengths, options, dtype) -> No
         assert all(not fast.clips[row, length:].any() for row, length in enumerate(lengths))
 
 
+def test_positions_that_all_sets_share_are_embedded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, (features, positions, _) = made(), batch(4, 6, None)
+    rows, whole = [], PackedLinear.__call__
+    monkeypatch.setattr(
+        PackedLinear, "__call__", lambda self, x, **how: (rows.append(x.shape), whole(self, x, **how))[1]
+    )
+    for given, expected in ((positions, 4), (positions[:1].expand(4, -1, -1), 1)):
+        rows.clear()
+        with torch.inference_mode(), fast_inference(model, dtype=torch.float32, rows=24):
+            found = model(features, given).video
+        torch.testing.assert_close(found, model(features, given).video.detach(), rtol=1e-4, atol=1e-5)
+        assert rows[1] == (expected, 6, 7)
+
+
 def test_the_model_is_as_before_when_the_context_ends() -> None:
     model, (features, positions, _) = made(), batch(2, 4, None)
     before = model(features, positions)
