@@ -25,7 +25,7 @@ import tempfile
 import threading
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +39,11 @@ BENCHMARKS = (  # what times something on a GPU, the most wanted first; the othe
     "benchmarks/test_gpu_cold_start.py",
     "benchmarks/test_gpu_decode.py",
 )
+PARTS = {
+    "tests/kernels/triton/test_set_attention.py": 3,
+    "tests/kernels/triton/test_sparse_infonce.py": 3,
+}
+"""Files that compile some two hundred kernels each, a second a kernel: in so many processes."""
 TEST_SECONDS, ALL_SECONDS = 290.0, 520.0
 GRACE = 6.0
 """Seconds in which what is interrupted may write down what it has."""
@@ -71,9 +76,7 @@ def main(arguments: Sequence[str]) -> int:
         environment = outside_the_checkout(scratch)
         (results / "machine.txt").write_text(describe(environment))
         print((results / "machine.txt").read_text(), flush=True)
-        files = [
-            str(path.relative_to(ROOT)) for name in TESTS for path in sorted((ROOT / name).glob("test_*.py"))
-        ]
+        files = list(tests())
         cores = os.cpu_count() or 2
         workers = max(1, min(len(files), cores - 2))
         record = Record(results, scratch)
@@ -102,6 +105,16 @@ def main(arguments: Sequence[str]) -> int:
     print("\n".join(["", *(outcome.line() for outcome in record.outcomes)]))
     print(f"{time.monotonic() - begun:.0f} s in all")
     return int(bool(bad))
+
+
+def tests() -> Iterator[str]:
+    """Files of tests, those with most to compile first; `FILE@2/3` is the second third of a file's tests."""
+    files = [
+        str(path.relative_to(ROOT)) for name in TESTS for path in sorted((ROOT / name).glob("test_*.py"))
+    ]
+    for file in sorted(files, key=lambda file: file not in PARTS):
+        parts = PARTS.get(file, 1)
+        yield from (f"{file}@{part}/{parts}" if parts > 1 else file for part in range(1, parts + 1))
 
 
 class Record:
@@ -177,17 +190,18 @@ def run_all(
 ) -> None:
     """Run pytest on each file in a process of its own, `workers` at a time; `until` by the monotonic clock."""
 
-    def run(file: str) -> None:
+    def run(job: str) -> None:
         begun = time.monotonic()
         if begun >= until:
-            return record(Outcome(file, "not begun", 0.0, "no time was left"))
-        name = f"{Path(file).parent.name}-{Path(file).stem}"
+            return record(Outcome(job, "not begun", 0.0, "no time was left"))
+        file, _, part = job.partition("@")
+        name = f"{Path(file).parent.name}-{Path(file).stem}-{part.replace('/', '-of-')}"
         command = [sys.executable, "-m", "pytest", file, "-q", "-p", "no:cacheprovider"]
         command += [f"--{report}={scratch / f'{name}.{report}'}"]
         command += ["--benchmark-only"] if report == "benchmark-json" else []
         printed = scratch / f"{name}.log"
-        status = finished(command, environment, printed, until=until)
-        return record(Outcome(file, status, time.monotonic() - begun, printed.read_text(errors="replace")))
+        status = finished(command, {**environment, "SCALEFAST_TEST_PART": part}, printed, until=until)
+        return record(Outcome(job, status, time.monotonic() - begun, printed.read_text(errors="replace")))
 
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         list(pool.map(run, files))

@@ -11,7 +11,15 @@ from typing import Any
 
 import torch
 
-__all__ = ["copy_bandwidth", "finished", "graph_replay_seconds", "matmul_rate", "spread", "time_beside_peers"]
+__all__ = [
+    "compiled",
+    "copy_bandwidth",
+    "finished",
+    "graph_replay_seconds",
+    "matmul_rate",
+    "spread",
+    "time_beside_peers",
+]
 
 
 def graph_replay_seconds(
@@ -97,6 +105,15 @@ def time_beside_peers(
         except Exception as error:  # a peer may fail in any way of its own: it is said, and not timed
             info["absent"][name] = f"{type(error).__name__}: {error}"[:200]
             torch.cuda.synchronize()
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A peer under `torch.compile`, for the shapes that it is called with.
+
+    By itself torch compiles a function that it has seen with another shape for any shape, which is slower.
+    """
+    torch.compiler.reset()
+    return torch.compile(function, dynamic=False, fullgraph=True)
 
 
 def finished(function: Callable[..., Any], *inputs: Any) -> Callable[[], None]:

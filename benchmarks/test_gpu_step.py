@@ -62,7 +62,7 @@ def dense(train_step):
 def compiled_reference(train_step, monkeypatch):
     monkeypatch.setenv("SCALEFAST_BACKEND", "reference")
     made = train_step.Step("bf16", batch=BATCH, views=VIEWS, dim=DIM, device="cuda")
-    task = torch.compile(made.task)
+    task = torch.compile(made.task, dynamic=False)
     rng = RandomState.create(0, rows=made.rows)
 
     def loss():

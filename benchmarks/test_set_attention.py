@@ -47,7 +47,7 @@ def with_dropout(shape):
     return lambda q, k, v: kernels.set_attention(q, k, v, dropout_p=0.1, rng=rng)
 
 
-def peers(shape):
+def peers(shape, timing):
     """Name -> a function of nothing that makes the peer; making fails where the peer is absent."""
     sets, tokens, heads, dim = shape
     offsets = torch.arange(0, sets * tokens + 1, tokens, device=DEVICE, dtype=torch.int32)
@@ -80,7 +80,8 @@ def peers(shape):
         return flat(lambda q, k, v: attention(q[None], k[None], v[None], attn_bias=bias)[0])
 
     def flex():
-        function = torch.compile(importlib.import_module("torch.nn.attention.flex_attention").flex_attention)
+        module = importlib.import_module("torch.nn.attention.flex_attention")
+        function = timing.compiled(module.flex_attention)
         return lambda q, k, v: function(*(t.transpose(1, 2) for t in (q, k, v))).transpose(1, 2)
 
     def sdpa(q, k, v):
@@ -88,7 +89,7 @@ def peers(shape):
 
     return {
         "formula": lambda: formula,
-        "torch.compile of the formula": lambda: torch.compile(formula),
+        "torch.compile of the formula": lambda: timing.compiled(formula),
         "SDPA": lambda: sdpa,
         "FlexAttention": flex,
         "flash-attn varlen": flash,
@@ -136,7 +137,7 @@ def test_device_time_beside_peers(shape, direction, benchmark, timing):
     timing.time_beside_peers(
         info,
         {"ours": ours, "ours with dropout 0.1": with_dropout(shape)},
-        peers(shape),
+        peers(shape, timing),
         check=lambda function: check(function, shape),
         inputs_to_rotate=rotated,
         wrap=wrap,

@@ -41,11 +41,6 @@ def with_backward(function):
     return step
 
 
-def compiled(function):
-    """A peer: `function` compiled when it is asked for, on a GPU."""
-    return lambda: torch.compile(function, fullgraph=True)
-
-
 def check(got, truth):
     error = (got.double() - truth).abs().max() / truth.abs().max()
     # The peers round the tokens' gradients to x's dtype before they return them in fp32.
@@ -112,7 +107,7 @@ def test_embed_sets(benchmark, timing, shape, passes):
     moved = read_x + tokens + out + (out + 2 * tokens if passes == "both" else 0)
     peers = {
         "eager": lambda: form(plain_embedding),
-        "torch.compile": lambda: form(compiled(plain_embedding)()),
+        "torch.compile": lambda: form(timing.compiled(plain_embedding)),
     }
     rounds = [r[:count] for r in rounds]
     check_all(form(plain_embedding))
@@ -165,7 +160,7 @@ def test_sample_views(benchmark, timing, views):
         same = (features.flatten(1, 2)[:, :, None, :8] == bank[rows][:, None, :, :8]).all(-1)
         assert (same.sum(2) == 1).all() and (same.sum(1) <= 1).all()
 
-    peers = {"eager": lambda: plain, "torch.compile": compiled(plain)}
+    peers = {"eager": lambda: plain, "torch.compile": lambda: timing.compiled(plain)}
     moved = 2 * batch * 2 * views * (768 * 2 + 7 * 4)
     check_clips(plain)
     measure(benchmark, timing, ours, peers, rounds, moved, check_clips)

@@ -152,6 +152,23 @@ def test_reports_cut_off_in_the_middle_cost_no_others(script, tmp_path):
 def test_the_files_that_it_names_are_there(script, root):
     assert all((root / name).is_file() for name in script.BENCHMARKS)
     assert all(list((root / name).glob("test_*.py")) for name in script.TESTS)
+    assert all((root / name).is_file() for name in script.PARTS)
+    jobs = list(script.tests())
+    assert len(jobs) == len(set(jobs)) and all((root / job.partition("@")[0]).is_file() for job in jobs)
+
+
+def test_parts_of_a_file_are_the_file(script, root, tmp_path, results):
+    conftest = (root / "tests" / "kernels" / "triton" / "conftest.py").read_text()
+    kept = conftest[conftest.index("def pytest_collection") : conftest.index("@pytest.fixture")]
+    (tmp_path / "conftest.py").write_text(f"import os, pytest\n{kept}")
+    (tmp_path / "test_many.py").write_text("".join(f"def test_{i}(): pass\n" for i in range(7)))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    record = script.Record(results, tmp_path)
+    jobs = [f"{tmp_path / 'test_many.py'}@{part}/3" for part in (1, 2, 3)]
+    until = time.monotonic() + 100.0
+    script.run_all(jobs, "junitxml", tmp_path, environment, until=until, workers=3, record=record)
+    assert [outcome.status for outcome in record.outcomes] == ["passed"] * 3
+    assert sorted(case.get("name") for case in cases(results)) == [f"test_{i}" for i in range(7)]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
