@@ -22,10 +22,39 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" and os.environ.get("SCAL
 collect_ignore_glob = [] if NATIVE or INTERPRETED else ["test_*.py"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """SCALEFAST_TEST_PART=2/3 keeps the second third of the tests: `.ci/gpu.py` runs the parts side by side."""
+    if asked := os.environ.get("SCALEFAST_TEST_PART"):
+        part, parts = map(int, asked.split("/"))
+        items[:] = items[len(items) * (part - 1) // parts : len(items) * part // parts]
+
+
 @pytest.fixture
 def device() -> torch.device:
     """Where the kernels run."""
     return torch.device("cuda" if NATIVE else "cpu")
+
+
+def beside(name: str) -> ModuleType:
+    """A module of this folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def guards() -> ModuleType:
+    """`guards.py`: what kernels touch in the interpreter, held to the memory given to them."""
+    return beside("guards")
+
+
+@pytest.fixture(autouse=True)
+def guarded(guards: ModuleType) -> Iterator[None]:
+    """In the interpreter no kernel reads or writes beside its tensors; on a GPU `compute-sanitizer` would see it."""
+    with contextlib.nullcontext() if NATIVE else guards.guarded():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +64,7 @@ def cases(request: pytest.FixtureRequest) -> ModuleType:
     (path,) = (
         p for p in Path(__file__).parent.glob("*_cases.py") if name.startswith(p.stem[: -len("_cases")])
     )
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return beside(path.stem)
 
 
 @contextlib.contextmanager
