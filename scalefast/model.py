@@ -87,10 +87,10 @@ class SCALE(nn.Module, HubModel):
     """
 
     added_fields = ("center_sets", "position_use", "calibrated", "parts")
-    input_scale: Tensor  # [], of calibrated models only, as the others; part_means has a number a column,
-    time_scale: Tensor
-    part_means: Tensor
-    part_weights: Tensor  # and this one a part
+    input_scale: Tensor  # [], of calibrated models only, as the next three
+    time_scale: Tensor  # []
+    part_means: Tensor  # of the parts side by side
+    part_weights: Tensor  # one a part
 
     def __init__(
         self,
