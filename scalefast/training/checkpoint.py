@@ -9,6 +9,7 @@ writes several in random order, and a checkpoint is to be the same bytes every t
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -132,10 +133,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 @contextlib.contextmanager
 def disk_errors(path: Path, *, advice: str) -> Iterator[None]:
-    """Turn an operating system's refusal to write `path` into a `TrainingError` that says what to do."""
+    """Turn an operating system's refusal to write `path` into a `TrainingError` that says what to do.
+
+    Advice to make room is for a disk that is full; where writing is not allowed, it is to allow it.
+    """
     try:
         yield
     except OSError as error:
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            advice = advice.replace("Make room", "Make it writable", 1)
         raise TrainingError(f"{path} cannot be written ({error.strerror or error}). {advice}") from error
 
 

@@ -11,7 +11,7 @@ import torch
 
 from scalefast import hub
 from scalefast.errors import DataError, TrainingError
-from scalefast.training.checkpoint import Checkpoints, read_checkpoint
+from scalefast.training.checkpoint import Checkpoints, disk_errors, read_checkpoint
 
 TENSORS = {
     "task/weight": torch.arange(12, dtype=torch.float32).reshape(3, 4),
@@ -145,3 +145,18 @@ def test_a_write_that_stops_half_way_leaves_the_previous(
         signal.signal(signal.SIGXFSZ, handler)
     assert [entry.name for entry in checkpoints.folder.iterdir()] == [previous.name]
     assert read_checkpoint(previous).step == 1
+
+
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        (errno.ENOSPC, "Make room and resume."),
+        (errno.EFBIG, "Make room and resume."),
+        (errno.EROFS, "Make it writable and resume."),
+        (errno.EACCES, "Make it writable and resume."),
+    ],
+)
+def test_advice_fits_the_refusal(tmp_path: Path, reason: int, advice: str) -> None:
+    with pytest.raises(TrainingError) as caught, disk_errors(tmp_path, advice="Make room and resume."):
+        raise OSError(reason, os.strerror(reason))
+    assert str(caught.value) == f"{tmp_path} cannot be written ({os.strerror(reason)}). {advice}"
