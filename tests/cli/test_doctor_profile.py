@@ -172,7 +172,7 @@ def test_nothing_is_left_in_the_working_folder(
     store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    profile_store.profile_store(store.path, config=SMALL, device=torch.device("cpu"), rounds=1)
+    profile_store.profile_store(store.path, config=SMALL, device=torch.device("cpu"), seconds=0.0)
     assert not list(tmp_path.iterdir())
 
 
