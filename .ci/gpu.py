@@ -16,6 +16,7 @@ import concurrent.futures
 import contextlib
 import datetime
 import json
+import math
 import os
 import platform
 import signal
@@ -45,6 +46,8 @@ PARTS = {
 }
 """Files that compile some two hundred kernels each, a second a kernel: in so many processes."""
 TEST_SECONDS, ALL_SECONDS = 290.0, 520.0
+BENCHMARK_SECONDS = 130.0
+"""The most for one file of benchmarks: peers that compile for minutes leave the other files their time."""
 GRACE = 6.0
 """Seconds in which what is interrupted may write down what it has."""
 _LONGEST = 200_000  # characters of one file's output in log.txt
@@ -98,6 +101,7 @@ def main(arguments: Sequence[str]) -> int:
             until=begun + ALL_SECONDS,
             workers=1,
             record=record,
+            most=BENCHMARK_SECONDS,
         )
     bad = [outcome for outcome in record.outcomes if outcome.status != "passed"]
     for outcome in bad:
@@ -187,8 +191,10 @@ def run_all(
     until: float,
     workers: int,
     record: Record,
+    most: float = math.inf,
 ) -> None:
-    """Run pytest on each file in a process of its own, `workers` at a time; `until` by the monotonic clock."""
+    """Run pytest on each file in a process of its own, `workers` at a time, each for at most `most` seconds; `until` by
+    the monotonic clock."""
 
     def run(job: str) -> None:
         begun = time.monotonic()
@@ -200,7 +206,9 @@ def run_all(
         command += [f"--{report}={scratch / f'{name}.{report}'}"]
         command += ["--benchmark-only"] if report == "benchmark-json" else []
         printed = scratch / f"{name}.log"
-        status = finished(command, {**environment, "SCALEFAST_TEST_PART": part}, printed, until=until)
+        status = finished(
+            command, {**environment, "SCALEFAST_TEST_PART": part}, printed, until=min(until, begun + most)
+        )
         return record(Outcome(job, status, time.monotonic() - begun, printed.read_text(errors="replace")))
 
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:

@@ -79,7 +79,7 @@ def begun(tmp_path, name):
     return str(tmp_path / f"test_{name}.begun")
 
 
-def run(script, tmp_path, contents, report="junitxml", *, seconds=100.0):
+def run(script, tmp_path, contents, report="junitxml", *, seconds=100.0, most=100.0):
     """Outcomes by file, as the script runs them on a machine with a GPU."""
     files = []
     for name, text in contents.items():
@@ -90,7 +90,7 @@ def run(script, tmp_path, contents, report="junitxml", *, seconds=100.0):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environment["SCALEFAST_BENCH_NOTES"] = str(tmp_path / "notes.jsonl")
     record = script.Record(tmp_path / "results", tmp_path)
-    script.run_all(files, report, tmp_path, environment, until=until, workers=3, record=record)
+    script.run_all(files, report, tmp_path, environment, until=until, workers=3, record=record, most=most)
     return {outcome.file.rpartition("test_")[2].removesuffix(".py"): outcome for outcome in record.outcomes}
 
 
@@ -125,6 +125,10 @@ def test_what_hears_no_interrupt_is_killed(script, tmp_path, results, in_no_time
     found = run(script, tmp_path, {"deaf": DEAF.format(begun=begun(tmp_path, "deaf"))})
     assert found["deaf"].status == "timed out" and "killed" in found["deaf"].output
     assert run(script, tmp_path, {"late": PASSES}, seconds=-1.0)["late"].status == "not begun"
+
+
+def test_a_file_has_its_own_time_too(script, tmp_path, results):
+    assert run(script, tmp_path, {"long": PASSES}, most=0.0)["long"].status == "timed out"
 
 
 def test_benchmarks_are_gathered(script, root, tmp_path, results, in_no_time):
