@@ -24,10 +24,10 @@ CHUNK_ELEMENTS = 1 << 24
 """Logits that are alive at a time: 64 MiB in fp32, whatever the number of rows."""
 
 _SMALL = 1 << 32
-"""Multiplications of one penalty's pass over the rows up to which all at once is expected to be faster on a GPU: about
-a tenth of a millisecond there, as long as launching it takes (not yet measured). Above, products decide, and solving
-in turn, each from the last, needs fewer. On a CPU the two take the same time on small sets, and in turn less on large ones
-(docs/evaluation.md)."""
+"""Multiplications of one penalty's pass over the rows up to which all at once is expected to be faster on a GPU:
+about a tenth of a millisecond there, as long as launching it takes (not yet measured). Above, products decide, and
+solving in turn, each from the last, needs fewer. On a CPU the two take the same time on small sets, and in turn less
+on large ones (docs/evaluation.md)."""
 
 _SHARE = 0.25
 """Share of the free memory that the past steps of all penalties may take."""

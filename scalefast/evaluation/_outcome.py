@@ -1,6 +1,6 @@
 """What goes into a protocol and what comes out of it.
 
-Legend: `N` videos, `M` test videos, `R` clips, `B` bootstrap resamples.
+Legend: `N` videos, `M` test videos, `R` clips.
 """
 
 from __future__ import annotations
@@ -9,15 +9,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from scalefast.evaluation.baselines import Columns
 from scalefast.evaluation.bootstrap import bootstrap_interval
 from scalefast.evaluation.comparison import Difference
 from scalefast.evaluation.data import class_labels, regression_targets
+from scalefast.evaluation.jackknife import jackknife_error, jackknife_interval, normal_p_value
 from scalefast.evaluation.representations import represent, represent_clips
 
 if TYPE_CHECKING:
@@ -88,8 +87,10 @@ class Outcome:
     """`[M]` of the test videos, whose mean is the value; None where the value is no mean over videos."""
     strata: tuple[int, ...] | None = None
     """Sizes of consecutive parts of the scores (test sets of several splits) whose means count the same."""
-    resampled: NDArray[np.float64] | None = None
-    """`[B]` values on bootstrap draws of the videos (the same draws for every column), where scores are None."""
+    influence: Tensor | None = None
+    """`[M]` fp64, what each test video does to the value (`jackknife.influences`), where scores are None."""
+    least: float = -1.0
+    """The smallest value that there is, where scores are None; the largest is 1."""
     predicted: Tensor | None = None
     """`[M]` int64 class ids, where the protocol predicts one class."""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -107,24 +108,24 @@ class Outcome:
         """95% interval of the value over test videos."""
         if self.scores is not None:
             return bootstrap_interval(self.scores, seed=seed, strata=self.strata)
-        assert self.resampled is not None
-        low, high = np.quantile(self.resampled, [0.025, 0.975])
-        return float(low), float(high)
+        assert self.influence is not None
+        error = jackknife_error(self.influence, strata=self.strata)
+        return jackknife_interval(self.value, error, least=self.least, most=1.0)
 
 
 def compare(ours: Outcome, theirs: Outcome, *, names: tuple[str, str], seed: int) -> Difference:
     """Ours less theirs, on the same test videos."""
     if ours.scores is not None and theirs.scores is not None:
         return Difference.paired(ours.scores, theirs.scores, names=names, seed=seed, strata=ours.strata)
-    assert ours.resampled is not None and theirs.resampled is not None
-    gain = ours.resampled - theirs.resampled
-    low, high = np.quantile(gain, [0.025, 0.975])
-    tail = min(int((gain <= 0).sum()), int((gain >= 0).sum()))
+    assert ours.influence is not None and theirs.influence is not None
+    value = ours.value - theirs.value
+    error = jackknife_error(ours.influence - theirs.influence, strata=ours.strata)
+    low, high = jackknife_interval(value, error, least=ours.least - 1.0, most=1.0 - theirs.least)
     return Difference(
-        value=ours.value - theirs.value,
-        low=float(low),
-        high=float(high),
-        p_value=min(1.0, 2 * (1 + tail) / (1 + len(gain))),
+        value=value,
+        low=low,
+        high=high,
+        p_value=normal_p_value(value, error),
         ours=names[0],
         theirs=names[1],
     )

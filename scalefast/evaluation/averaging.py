@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from scalefast.errors import InputError
 from scalefast.evaluation._evaluate import evaluate
@@ -138,30 +139,25 @@ def _mean(outcomes: Sequence[Outcome], stores: Sequence[str]) -> Outcome:
     errors = [one.settings["mean_squared_error"] for one in outcomes if "mean_squared_error" in one.settings]
     if errors:
         settings["mean_squared_error"] = float(np.mean(errors))
-    scores = [
-        torch.stack([one.scores.double() for one in group if one.scores is not None]).mean(0)
-        for group in groups
-        if group[0].scores is not None
-    ]
-    if scores:
-        value = float(np.mean([part.mean().item() for part in scores]))
-        strata = tuple(map(len, scores)) if len(scores) > 1 else None
-        return Outcome(value=value, scores=torch.cat(scores), strata=strata, settings=settings)
-    return Outcome(
-        value=float(np.mean([np.mean([one.value for one in group]) for group in groups])),
-        resampled=np.mean([_independent(group, place) for place, group in enumerate(groups)], axis=0),
-        settings=settings,
+    value = float(np.mean([np.mean([one.value for one in group]) for group in groups]))
+    scores, influence = (
+        [torch.stack(parts).mean(0) for parts in found if parts]
+        for found in zip(*map(_by_video, groups), strict=True)
     )
+    sizes = tuple(map(len, scores or influence))
+    strata = sizes if len(sizes) > 1 else None
+    if scores:
+        return Outcome(value=value, scores=torch.cat(scores), strata=strata, settings=settings)
+    least = outcomes[0].least
+    return Outcome(value=value, influence=torch.cat(influence), least=least, strata=strata, settings=settings)
 
 
-def _independent(group: Sequence[Outcome], place: int) -> np.ndarray:
-    """Mean of the draws of one test set, in an order of their own: other sets' draws have nothing to do with them.
-
-    The order depends on the place of the set alone, so that columns stay paired.
-    """
-    drawn = np.mean([one.resampled for one in group if one.resampled is not None], axis=0)
-    order = np.random.Generator(np.random.Philox(key=place)).permutation(len(drawn))
-    return np.asarray(drawn[order])
+def _by_video(group: Sequence[Outcome]) -> tuple[list[Tensor], list[Tensor]]:
+    """Scores and influences `[M]` of outcomes on one test set, as far as they have them."""
+    return (
+        [one.scores.double() for one in group if one.scores is not None],
+        [one.influence for one in group if one.influence is not None],
+    )
 
 
 def _numbered(out: _Path | None, number: int, count: int) -> Path | None:

@@ -57,11 +57,12 @@ class Difference:
     value: float
     """In [-1, 1]."""
     low: float
-    """Lower end of the 95% interval: percentile bootstrap over test videos, paired."""
+    """Lower end of the 95% interval, paired: percentile bootstrap over test videos, of a clustering the jackknife's."""
     high: float
     """Upper end."""
     p_value: float | None = None
-    """Two-sided, of the paired sign-flip test (McNemar's exact test where a video is right or wrong)."""
+    """Two-sided, of the paired sign-flip test (McNemar's exact test where a video is right or wrong); of a clustering
+    the normal one by the jackknife's error."""
     ours: str = "recommended"
     """The representation that speaks for SCALE."""
     theirs: str = "mean"

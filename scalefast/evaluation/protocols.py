@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +22,7 @@ from scalefast.evaluation.clustering import (
     kmeans,
     normalized_mutual_information,
 )
+from scalefast.evaluation.jackknife import influences
 from scalefast.evaluation.knn import center_and_normalize, knn_predict
 from scalefast.evaluation.linear import LinearProbe, fit_linear_probe
 from scalefast.evaluation.regression import fit_ridge_probe
@@ -37,7 +37,6 @@ Rows = dict[str, dict[str, Outcome]]
 
 K = 20
 TEMPERATURE = 0.07
-CLUSTER_RESAMPLES = 1000
 
 
 def run_protocol(protocol: Protocol, train: Split, test: Split, *, seed: int) -> Rows:
@@ -127,18 +126,16 @@ def _retrieval(train: Split, test: Split, seed: int) -> Rows:
 
 def _clustering(train: Split, test: Split, seed: int) -> Rows:
     clusters, count = len(torch.unique(test.labels)), len(test.labels)
-    random = np.random.Generator(np.random.Philox(key=seed))
-    draws = random.multinomial(count, np.full(count, 1 / count), size=CLUSTER_RESAMPLES)
-    measures = {"nmi": normalized_mutual_information, "ari": adjusted_rand_index}
+    measures = {"nmi": (normalized_mutual_information, 0.0), "ari": (adjusted_rand_index, -1.0)}
     rows: Rows = {f"clustering_{measure}": {} for measure in measures}
     for name in COLUMNS:
         rowwise = center_and_normalize(test.videos[name], center=count > 1)
         found, inertia = kmeans(rowwise, clusters=clusters, seed=seed)
-        tables = [contingency(test.labels, found, weight=weight) for weight in draws]
-        for measure, of in measures.items():
+        for measure, (of, least) in measures.items():
             rows[f"clustering_{measure}"][name] = Outcome(
                 value=of(contingency(test.labels, found)),
-                resampled=np.array([of(table) for table in tables]),
+                influence=influences(of, test.labels, found),
+                least=least,
                 settings={"clusters": clusters, "inertia": inertia, "videos": count},
             )
     return rows
