@@ -110,7 +110,8 @@ HEADS = {"attention": (AttentionPooling,) * 2, "attentive": (AttentiveProbe, ByC
 @pytest.mark.parametrize("width", [256, 1024])
 @pytest.mark.parametrize("head", HEADS)
 def test_learning_rates_of_a_head(benchmark, side_by_side, smaller, head, width, precision):
-    """Epochs of 288 videos, 12 classes, in batches of 72, for each of eight learning rates, as on the demo's set."""
+    """Two epochs for each of eight learning rates, of large heads one for each of two: 288 videos, 12 classes, in
+    batches of 72, as on the demo's set."""
     if head == "mlp" and width == 1024:
         pytest.skip("the MLP sees the backbone's features alone")
     videos, rates, epochs = (
