@@ -61,7 +61,7 @@ class PretrainConfig:
 
     precision: Precision = "auto"
     """Arithmetic of the forward and backward pass; "auto" is bf16 on GPUs and CPUs that are fast in it,
-    else fp32."""
+    else fp32. The first 8 steps of a bf16 run are computed in fp32 (docs/performance.md)."""
 
     hidden_dim: int = 256
     """Width of the aggregator, a multiple of 32 (the width of an attention head)."""

@@ -19,6 +19,7 @@ from scalefast.errors import InputError
 from scalefast.kernels import RandomState
 from scalefast.pretraining import PretrainingLosses
 from scalefast.training.bank import Batch
+from scalefast.training.first_steps import fp32_forward, starts_in_fp32
 from scalefast.training.gradients import GradientAverage
 from scalefast.training.schedule import set_learning_rate
 
@@ -59,6 +60,7 @@ class Step:
         device, config = session.world.device, session.config
         # Seed and step live on the device and are advanced there: all randomness of a step is a function of them.
         self.state = torch.tensor([config.seed, session.start], device=device)
+        self._done, self._in_fp32 = session.start, False
         self._parameters = session.task.trained_parameters()
         self._average = GradientAverage(self._parameters, processes=session.world.size)
         self._shares = session.plan.shares(session.world.size) if session.bank.even else None
@@ -73,7 +75,9 @@ class Step:
     def __call__(self, batch: Batch, *, learning_rate: float) -> PretrainingLosses:
         """Train on this batch; the losses returned are overwritten by the next step."""
         set_learning_rate(self._session.optimizer, learning_rate)
-        if self._capturing and self._replay is None:
+        self._in_fp32 = starts_in_fp32(self._done, precision=self._session.config.precision)
+        self._done += 1
+        if self._capturing and self._replay is None and not self._in_fp32:
             self._prepare(batch)
         if self._replay is None or self._buffer is None:
             return self._compute(batch)
@@ -88,7 +92,7 @@ class Step:
         config, task, optimizer = session.config, session.task, session.optimizer
         rng = RandomState(self.state, batch.rows)
         features, positions = session.bank.sets(batch, views=config.views, rng=rng)
-        with session.autocast:
+        with fp32_forward(task) if self._in_fp32 else session.autocast:
             losses = task(features, positions, rng=rng, shares=self._shares)
         losses.loss.backward()
         self._average.finish()

@@ -5,6 +5,7 @@ Shapes: `G` models.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from scalefast.kernels import RandomState
 from scalefast.training.bank import Batch
 from scalefast.training.batched.task import Drawn, StackedTask
 from scalefast.training.batched.weights import StackedWeights
+from scalefast.training.first_steps import starts_in_fp32
 from scalefast.training.session import Session
 from scalefast.training.step import capture_graph, captures
 
@@ -56,6 +58,7 @@ class StackedStep:
         )
         self._task = StackedTask([session.task for session in sessions])
         self._cohorts = [self._cohort(models) for models in cohorts_of(sessions)]
+        self._done, self._in_fp32 = first.start, False
         self._buffers: list[Batch] = []
         self._replay: Callable[[], Tensor] | None = None
 
@@ -70,7 +73,9 @@ class StackedStep:
             [6, G]: the fields of `PretrainingLosses`, in their order; the next step overwrites them.
         """
         self.weights.set_rates(rates)
-        if self._capturing and self._replay is None:
+        self._in_fp32 = starts_in_fp32(self._done, precision=self._sessions[0].config.precision)
+        self._done += 1
+        if self._capturing and self._replay is None and not self._in_fp32:
             self._prepare(batches)
         if self._replay is None:
             return self._compute(batches)
@@ -83,7 +88,7 @@ class StackedStep:
     def _compute(self, batches: Sequence[Batch]) -> Tensor:
         """Views, forward, backward, update; advances the steps on the device."""
         drawn = [self._draw(cohort, batch) for cohort, batch in zip(self._cohorts, batches, strict=True)]
-        with self._sessions[0].autocast:
+        with contextlib.nullcontext() if self._in_fp32 else self._sessions[0].autocast:
             losses = self._task.losses(self.weights.views(), drawn)
         (gradient,) = torch.autograd.grad(losses[0].sum(), [self.weights.matrix])
         self.weights.update(gradient)
