@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from recommended import Case, held_out
 from results import write_rows
 
@@ -23,7 +24,6 @@ import scalefast
 from scalefast.demo import DemoSet, render_set
 from scalefast.evaluation import Results, evaluate
 from scalefast.evaluation._outcome import Outcome, compare
-from scalefast.evaluation.averaging import average
 from scalefast.evaluation.baselines import BASELINES
 from scalefast.evaluation.comparison import best_baseline
 from scalefast.evaluation.data import class_labels
@@ -48,6 +48,8 @@ SECOND = recommended().replace(**SIZES, learning_rate=3e-3, epochs=200, batch_si
 FLAT = SECOND.replace(views=16)
 """One level: a step sees two sets of 16 of the 144 clips, an evaluation all of them."""
 
+Outcomes = dict[str, dict[str, Outcome]]
+"""{protocol: {representation: outcome}}."""
 BLIND = {"position_use": "none", "parts": tuple(part for part in FIRST.parts or () if part != "time")}
 """Changes that keep all times from SCALE and from what is put together of it."""
 
@@ -83,7 +85,7 @@ def main() -> None:
             results = evaluate(run, train=way.train, test=way.test, out=way.folder / "results.json")
             print(f"seed {seed}, {way.name}: {brief(results)}", flush=True)
             found.setdefault(way.name, []).append(results)
-    rows = table({name: average(each) for name, each in found.items()}, seeds=len(args.seeds))
+    rows = table({name: mean_of_seeds(each) for name, each in found.items()}, seeds=len(args.seeds))
     rows += by_stretches(case)
     print(
         "\n| what | protocol | accuracy, % | less the best baseline, 95% | each seed |\n|---|---|---|---|---|"
@@ -133,21 +135,35 @@ def joined(run: Path, store: Path, out: Path) -> Path:
     return out
 
 
-def table(found: dict[str, Results], *, seeds: int) -> list[dict[str, Any]]:
+def mean_of_seeds(each: list[Results]) -> Outcomes:
+    """A video's score is its mean over the seeds; all have the same test videos, if in stores of their own."""
+    return {
+        protocol: {column: mean_of([one.outcomes[protocol][column] for one in each]) for column in row}
+        for protocol, row in each[0].outcomes.items()
+    }
+
+
+def mean_of(outcomes: list[Outcome]) -> Outcome:
+    scores = torch.stack([outcome.scores.double() for outcome in outcomes if outcome.scores is not None])
+    settings = {"each": [outcome.value for outcome in outcomes]}
+    return Outcome(value=float(scores.mean()), scores=scores.mean(0), settings=settings)
+
+
+def table(found: dict[str, Outcomes], *, seeds: int) -> list[dict[str, Any]]:
     """Baselines of the raw clips, then every way against the best of them; accuracies in percent."""
     baselines = {
         protocol: {name: outcome for name, outcome in row.items() if name in BASELINES}
-        for protocol, row in found["clips"].outcomes.items()
+        for protocol, row in found["clips"].items()
     }
     rows = [
         {"what": name, "protocol": protocol, "seeds": seeds, **number(outcome)}
         for protocol, row in baselines.items()
         for name, outcome in row.items()
     ]
-    for way, results in found.items():
-        for protocol, row in results.outcomes.items():
+    for way, outcomes in found.items():
+        for protocol, row in outcomes.items():
             best = best_baseline({name: outcome.value for name, outcome in baselines[protocol].items()})
-            for column in ("recommended", "cls"):
+            for column in ("recommended", "refined", "cls"):
                 gap = compare(row[column], baselines[protocol][best], names=(column, best), seed=0)
                 ends = {"difference": gap.value, "low": gap.low, "high": gap.high}
                 rows.append(

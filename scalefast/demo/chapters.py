@@ -4,8 +4,9 @@
 A video of three minutes has three events of some 18 seconds each: the object slides, bounces or spins. All three happen
 in every video, and the class is their order; from the first to the last it is about two minutes. Between them, and
 that is most of the time, the object now and then pulses for a few seconds, or rests, alike in all classes. How long an
-event lasts depends neither on which it is nor on when it comes, so that whatever is averaged or pooled over the video
-has the same distribution in all classes.
+event lasts depends neither on which it is nor on when it comes, so that each event fills the same share of a video in
+all classes, and averages over the video hardly tell them apart. (The object stays where an event leaves it, so the
+events after it look a little different: the only trace of the order in what is pooled without times.)
 
 When the events begin varies, and so does all of the scene (`scene`).
 """
