@@ -4,10 +4,12 @@
 
 Trains in fp32 and in bf16 with each seed on the same draws, and compares two things with the loss of every fp32 step:
 what the loss of the same weights is in bf16 (`rounding`), and the loss of the bf16 run at that step (`bf16`), which
-holds what rounding did to all steps before. One JSON line a seed gives of each the largest relative difference, its
-step, at how many steps it exceeds 1%, and the mean with its sign; one for all the k-NN accuracies, and whether their
-means differ by no more than the spread (largest less smallest) over the seeds of fp32. Exits 1 if a loss differs by
-more than 1% or k-NN by more than the spread. `--name` keeps a row a seed in benchmarks/results.
+holds what rounding did to all steps before. `--control` adds a run that is in bf16 from its first step on
+(`all_bf16`), without the few in fp32 with which scalefast begins one. One JSON line a seed gives of each the largest
+relative difference, its step, at how many steps it exceeds 1%, and the mean with its sign; one for all the k-NN
+accuracies, and whether their means differ by no more than the spread (largest less smallest) over the seeds of fp32.
+Exits 1 if a loss differs by more than 1% or k-NN by more than the spread. `--name` keeps a row a seed in
+benchmarks/results.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from torch.nn.modules import module as hooks
 
 from scalefast.evaluation import evaluate
 from scalefast.pretraining import PretrainingLosses, SCALEPretraining
-from scalefast.training import PretrainConfig, load_run, pretrain
+from scalefast.training import PretrainConfig, first_steps, load_run, pretrain
 
 MOST = 0.01
 """Largest allowed relative difference of a step's loss."""
@@ -93,8 +95,11 @@ def row_of(args: argparse.Namespace, *, seed: int) -> dict[str, float]:
         exact, knn_fp32 = losses_and_accuracy(args, precision="fp32", seed=seed)
     mixed, knn_bf16 = losses_and_accuracy(args, precision="bf16", seed=seed)
     row = {"seed": seed, "steps": len(exact), "first_loss": exact[0], "last_loss": exact[-1]}
-    for name, other in (("rounding", rounded), ("bf16", mixed)):
-        row |= apart(exact, other, name=name)
+    row |= apart(exact, rounded, name="rounding") | apart(exact, mixed, name="bf16")
+    if args.control:
+        with mock.patch.object(first_steps, "FP32_STEPS", 0):
+            control, knn_control = losses_and_accuracy(args, precision="bf16", seed=seed)
+        row |= apart(exact, control, name="all_bf16") | {"knn_all_bf16": knn_control}
     return row | {"knn_fp32": knn_fp32, "knn_bf16": knn_bf16}
 
 
@@ -123,6 +128,9 @@ def main() -> int:
         "--head-dim", type=int, default=512, help="width of the loss heads (512, as the demo)"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--control", action="store_true", help="also train in bf16 from the first step on (a fifth more time)"
+    )
     parser.add_argument("--name", help="of the files in --out")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     args = parser.parse_args()
