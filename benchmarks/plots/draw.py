@@ -17,7 +17,8 @@ __all__ = ["draw_growth", "draw_peers"]
 
 _LABELS = {
     "views": "clips a set",
-    "batch": "videos a step",
+    "batch": "videos a step, 2 x 8 clips",
+    "small": "videos a step, 2 x 2 clips",
     "dim": "feature width",
     "videos": "videos in the store",
 }
