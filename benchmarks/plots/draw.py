@@ -44,7 +44,7 @@ def draw_growth(found: dict[str, Any], path: Path) -> None:
         panel.set(xlabel=_LABELS[axis], ylabel="seconds")
         values = sorted({value for curve in points.values() for value, _ in curve})
         panel.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
-        panel.set_xticks(values, [f"{value:,}" for value in values], fontsize=7)
+        panel.set_xticks(values, [f"{value:,}" for value in values], fontsize=7, rotation=30)
         panel.grid(alpha=0.3)
         panel.legend(fontsize=7)
     figure.suptitle(_caption(found), fontsize=7)
