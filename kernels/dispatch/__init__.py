@@ -17,6 +17,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from .constant import constant_result
+
 __all__ = ["OPS", "Choice", "checks_device_data", "choose", "serves_triton"]
 
 OPS = ("embed_sets", "gather_masked", "set_attention", "sparse_infonce", "sample_views")
@@ -96,7 +98,7 @@ def _triton_installed() -> bool:
     return _TRITON_INSTALLED
 
 
-@torch.compiler.assume_constant_result  # a GPU stays what it is: nothing for torch.compile to trace, or to warn of
+@constant_result  # a GPU stays what it is: nothing for torch.compile to trace, or to warn of
 def _capability_lacks(index: int) -> str | None:
     return _found_lacking(index)
 

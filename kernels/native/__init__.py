@@ -19,6 +19,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..dispatch.constant import constant_result
+
 __all__ = ["LIBRARY", "NATIVE_OPS", "lacking", "library", "serves_native"]
 
 LIBRARY = Path(__file__).parents[2] / "libscalefast_native.so"
@@ -65,7 +67,7 @@ def serves_native(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and tensor.dtype in _DTYPES and lacking() is None
 
 
-@torch.compiler.assume_constant_result  # files are nothing for torch.compile to trace
+@constant_result  # files are nothing for torch.compile to trace
 def _absent() -> str | None:
     return _load(LIBRARY)[1]
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from scalefast import kernels
 from scalefast.kernels.ops import dispatch
+from scalefast.kernels.ops.dispatch.constant import constant_result
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -112,3 +116,17 @@ def test_values_are_looked_at_on_cpu_and_never_while_tracing(monkeypatch):
     assert dispatch.checks_device_data(torch.zeros(1))
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     assert not dispatch.checks_device_data(torch.zeros(1))
+
+
+def test_a_constant_result_bears_torchs_own_mark() -> None:
+    def function() -> None: ...
+
+    def other() -> None: ...
+
+    assert vars(constant_result(function)) == vars(torch.compiler.assume_constant_result(other)) != {}
+
+
+def test_importing_scalefast_does_not_import_the_compiler() -> None:
+    code = "import sys, scalefast; scalefast.SCALE, scalefast.SCALEPretraining; print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
