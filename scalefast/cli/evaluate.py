@@ -67,7 +67,7 @@ class Args:
     allow_overlap: bool = False
     """Accept videos that are in both stores."""
 
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
     """Matrix products of the heads that nonlinear, attention and attentive train; auto: bf16 where the hardware is fast
     in it, as in pretraining. All other numbers are fp32 or fp64."""
 

@@ -35,7 +35,7 @@ def evaluate(
     protocols: Sequence[Protocol] = ("knn", "linear"),
     seed: int = 0,
     allow_overlap: bool = False,
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "fp32",
     device: torch.device | str | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Results:
