@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,20 +51,14 @@ class InferencePass:
     """
 
     def __init__(self, model: SCALE, *, dtype: torch.dtype, rows: int) -> None:
-        def packed(layer: nn.Module) -> PackedLinear:
-            assert isinstance(layer, Linear)
-            return PackedLinear(layer, dtype=dtype, rows=rows)
-
+        packed = partial(_packed, dtype=dtype, rows=rows)
         self.model, self.dtype = model, dtype
         self.input_projection = packed(model.input_projection)
         self.position_first, self.position_second = (
             packed(model.position_mlp[0]),
             packed(model.position_mlp[2]),
         )
-        self.blocks = [
-            (block, *(packed(layer) for layer in (block.qkv, block.projection, block.fc1, block.fc2)))
-            for block in model.blocks
-        ]
+        self.blocks = [_Block(block, dtype=dtype, rows=rows) for block in model.blocks]
 
     def __call__(
         self, features: Tensor, positions: Tensor, lengths: Tensor | None = None, *, rng: None = None
@@ -75,10 +71,8 @@ class InferencePass:
             x = self.input_projection(model.inputs(seen, lengths).to(self.dtype))
             x = kernels.embed_sets(x, self._placed(places), None, model.mask_token, model.cls_token)
             tokens = None if lengths is None else lengths + 1
-            for block, qkv, projection, fc1, fc2 in self.blocks:
-                heads = qkv(_normalised(block.norm1, x)).unflatten(-1, (3, block.num_heads, -1))
-                x = projection.plus(kernels.set_attention_qkv(heads, lengths=tokens).flatten(2), x)
-                x = fc2.plus(fc1(_normalised(block.norm2, x), activation="gelu"), x)
+            for block in self.blocks:
+                x = block(x, lengths=tokens)
             x = _normalised(model.norm, x)
             if tokens is not None:
                 x = x.masked_fill(padding(tokens, x.shape[1])[..., None], 0.0)
@@ -91,6 +85,28 @@ class InferencePass:
         seen = self.model.seen(first if same else positions).to(self.dtype)
         placed = self.position_second(self.position_first(seen, activation="relu"))
         return placed.expand(len(positions), -1, -1)
+
+
+class _Block:
+    """A transformer block of the model, its four layers packed."""
+
+    def __init__(self, block: Any, *, dtype: torch.dtype, rows: int) -> None:
+        self.heads, self.norm1, self.norm2 = block.num_heads, block.norm1, block.norm2
+        self.qkv, self.projection, self.fc1, self.fc2 = (
+            _packed(layer, dtype=dtype, rows=rows)
+            for layer in (block.qkv, block.projection, block.fc1, block.fc2)
+        )
+
+    def __call__(self, x: Tensor, *, lengths: Tensor | None) -> Tensor:
+        """[B, N, H] -> [B, N, H]; `lengths` counts tokens, CLS included."""
+        qkv = self.qkv(_normalised(self.norm1, x)).unflatten(-1, (3, self.heads, -1))
+        x = self.projection.plus(kernels.set_attention_qkv(qkv, lengths=lengths).flatten(2), x)
+        return self.fc2.plus(self.fc1(_normalised(self.norm2, x), activation="gelu"), x)
+
+
+def _packed(layer: nn.Module, *, dtype: torch.dtype, rows: int) -> PackedLinear:
+    assert isinstance(layer, Linear)
+    return PackedLinear(layer, dtype=dtype, rows=rows)
 
 
 def _normalised(norm: nn.LayerNorm, x: Tensor) -> Tensor:
