@@ -58,7 +58,9 @@ def test_misfits_are_refused(
 
 def test_missing_class_is_named(make_store: Make) -> None:
     train = make_store("train", labels=torch.arange(40) % 3)
-    with pytest.raises(InputError, match=r"no training video for 1 class of the test videos \(first: 'swim'\)"):
+    with pytest.raises(
+        InputError, match=r"no training video for 1 class of the test videos \(first: 'swim'\)"
+    ):
         check_splits(train, make_store("test", seed=1))
 
 

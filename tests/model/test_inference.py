@@ -84,11 +84,11 @@ def test_positions_that_all_sets_share_are_embedded_once(monkeypatch: pytest.Mon
     monkeypatch.setattr(
         PackedLinear, "__call__", lambda self, x, **how: (rows.append(x.shape), whole(self, x, **how))[1]
     )
-    for given, expected in ((positions, 4), (positions[:1].expand(4, -1, -1), 1)):
+    for places, expected in ((positions, 4), (positions[:1].expand(4, -1, -1), 1)):
         rows.clear()
         with torch.inference_mode(), fast_inference(model, dtype=torch.float32, rows=24):
-            found = model(features, given).video
-        torch.testing.assert_close(found, model(features, given).video.detach(), rtol=1e-4, atol=1e-5)
+            found = model(features, places).video
+        torch.testing.assert_close(found, model(features, places).video.detach(), rtol=1e-4, atol=1e-5)
         assert rows[1] == (expected, 6, 7)
 
 
