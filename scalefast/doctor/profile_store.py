@@ -112,6 +112,7 @@ def time_training(
 
 def _bank(store: FeatureStore, *, device: torch.device) -> Bank:
     """Where a run would hold the features, with as many of them as timing needs."""
+    from scalefast.features._stamps import Stamps
     from scalefast.training.bank import ResidentBank, StreamedBank
     from scalefast.training.bank.placing import place
     from scalefast.training.distributed import World
@@ -121,7 +122,7 @@ def _bank(store: FeatureStore, *, device: torch.device) -> Bank:
     nbytes = store.features.nbytes + 4 * store.positions.shape.numel()
     facts = {"videos": videos, "clips": clips, "feature_dim": width}
     if place("auto", nbytes=nbytes, limit_gib=None, device=device, neighbours=1).streamed:
-        return StreamedBank(facts=facts, world=world, store=store)
+        return StreamedBank(facts=facts, world=world, store=store, stamps=Stamps(store))
     held = slice(0, min(videos, _RESIDENT_VIDEOS))
     return ResidentBank(
         facts={**facts, "videos": held.stop},

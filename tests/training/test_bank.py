@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scalefast import FeatureStore, kernels
-from scalefast.errors import DataError, InputError
+from scalefast.errors import DataError, InputError, StoreError
 from scalefast.training import PretrainConfig, pretrain
 from scalefast.training.bank import ResidentBank, StreamedBank, load_bank, placing
 from scalefast.training.bank.prefetch import prefetched
@@ -94,6 +97,41 @@ def test_a_run_on_a_streamed_bank_leaves_the_same_bytes(
         assert ("the features are streamed from the store, as asked" in result.notes) == (kind == "stream")
     for name in ("model.safetensors", "pretraining.safetensors", "run.json", "log.jsonl"):
         assert (tmp_path / "stream" / name).read_bytes() == (tmp_path / "resident" / name).read_bytes(), name
+
+
+def _overwrite(shard: Path) -> None:
+    with open(shard, "r+b") as file:
+        file.seek(-64, os.SEEK_END)
+        file.write(bytes(64))
+
+
+def _replace(shard: Path) -> None:
+    copy = shard.with_suffix(".copy")
+    copy.write_bytes(shard.read_bytes())
+    os.replace(copy, shard)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_overwrite, "changed while it was read"),
+        (_replace, "changed while it was read"),
+        (Path.unlink, "removed while it was read"),
+    ],
+)
+def test_a_shard_that_changes_while_it_is_streamed_is_not_trained_on(
+    store: FeatureStore, tmp_path: Path, change: Callable[[Path], None], message: str
+) -> None:
+    copy = Path(shutil.copytree(store.path, tmp_path / "copy.store"))
+    bank = load_bank(copy, views=4, world=ALONE, residence="stream")
+    batches = bank.batches(BatchPlan(num_videos=25, batch_size=6, epochs=9, seed=5), start=0, views=4)
+    next(batches)
+    [shard, *_] = copy.glob("shard-*")
+    change(shard)
+    # Two batches may have been read ahead, and a third may be on its way.
+    with contextlib.closing(batches), pytest.raises(StoreError, match=rf"{shard.name}: {message}"):
+        for _ in range(4):
+            next(batches)
 
 
 def test_a_resident_run_goes_on_streamed(store: FeatureStore, config: PretrainConfig, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from scalefast.features._stamps import Stamps
 from scalefast.training.bank.batch import Bank
 from scalefast.training.bank.contents import Sums, check_sets, describe, read_part
 from scalefast.training.bank.placing import Residence, local_processes, place
@@ -67,10 +68,11 @@ def load_bank(
     if streamed is not None:
         say(streamed.reason)
     held = None if streamed is not None else _empty(opened, part.stop - part.start, world.device)
+    stamps = Stamps(opened)
     sums = Sums.joined(world.on_every(lambda: read_part(opened, part, into=held)))
     facts = describe(opened, sums)
     if held is None:
-        return StreamedBank(facts=facts, world=world, store=opened)
+        return StreamedBank(facts=facts, world=world, store=opened, stamps=stamps)
     kind = ResidentBank if world.size == 1 else ShardedBank
     return kind(facts=facts, world=world, features=held[0], positions=held[1])
 

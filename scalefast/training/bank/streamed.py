@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from scalefast import kernels
+from scalefast.features._stamps import Stamps
 from scalefast.kernels import RandomState
 from scalefast.training.bank.batch import Bank, Batch
 from scalefast.training.bank.prefetch import prefetched
@@ -35,6 +36,9 @@ class StreamedBank(Bank):
     store: FeatureStore
     """The store, all sets of one length."""
 
+    stamps: Stamps
+    """Of the store's files, from before they were verified."""
+
     def batches(self, plan: BatchPlan, *, start: int, views: int) -> Generator[Batch]:
         """Read, and on CUDA sent, by a thread that is at most two batches ahead."""
         read = self.read(plan, start=start, views=views)
@@ -47,7 +51,11 @@ class StreamedBank(Bank):
                 yield _received(batch, arrived)
 
     def read(self, plan: BatchPlan, *, start: int, views: int) -> Iterator[Batch]:
-        """The same batches in the host's memory, each read when it is asked for."""
+        """The same batches in the host's memory, each read when it is asked for.
+
+        Raises:
+            StoreError: a file of the store was changed since it was verified.
+        """
         part = part_of(plan.batch, rank=self.world.rank, world_size=self.world.size)
         clips = self.facts["clips"]
         for step, batch in plan.batches(start):
@@ -56,6 +64,7 @@ class StreamedBank(Bank):
                 RandomState.create(plan.seed, step=step, rows=rows), clips=clips, views=views
             )
             features, positions = self.store.take_clips((rows[:, None, None] * clips + chosen).flatten())
+            self.stamps.check()
             yield Batch(rows, *(part.unflatten(0, chosen.shape) for part in (features, positions)))
 
 
