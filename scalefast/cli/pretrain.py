@@ -134,6 +134,13 @@ class Args(OnlineOptions):
     calibrated: _Truth = None
     """Whether inputs and representations are scaled as the training store has it (False; recommended: True)."""
 
+    parts: Annotated[
+        tuple[Literal["mean", "std", "refined", "refined_std", "cls", "time"], ...],
+        tyro.conf.arg(help_behavior_hint=""),
+    ] = ()
+    """What a calibrated model's representation is put together of; time: how clips change over the video (mean refined
+    refined_std cls; recommended: mean std refined_std cls time; docs/ablation.md)."""
+
     position_use: Annotated[Literal["all", "time", "none"] | None, tyro.conf.arg(help_behavior_hint="")] = (
         None
     )
@@ -214,7 +221,7 @@ def build_config(args: Args) -> PretrainConfig:
     if args.config is not None:
         config = read_config(args.config, base=config)
     given: dict[str, Any] = {name: getattr(args, name, None) for name in config.to_dict()}
-    return config.replace(**{name: value for name, value in given.items() if value is not None})
+    return config.replace(**{name: value for name, value in given.items() if value not in (None, ())})
 
 
 def read_config(path: Path, *, base: PretrainConfig) -> PretrainConfig:

@@ -61,9 +61,7 @@ def usable_videos(
     usable = [entry for entry, row in zip(videos, rows, strict=True) if row.status in _USABLE]
     lost = _lost(rows)
     if not usable:
-        raise InputError(
-            f"{videos.source}: none of the {counted(len(rows), 'listed video')} decodes; see {own}"
-        )
+        raise InputError(f"{videos.source}: none of the {len(rows):,} listed videos decodes; see {own}")
     if lost:
         say(
             f"{len(rows)} listed = {len(usable)} used + {len(lost)} bad or missing ({_named(lost)}; see {own})"

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from scalefast._text import counted
 from scalefast.doctor.machine import cores
 from scalefast.doctor.profile import Profile
 from scalefast.doctor.profile_store import Training, time_training, trained_on
@@ -108,7 +107,7 @@ def _extract(chosen: list[VideoEntry], *, recipe: Any, backbone: FrozenBackbone)
         found.append(backbone(given).cpu())  # on the CPU: the device is done
         compute += time.perf_counter() - begin
     if not found:
-        raise DataError(f"none of the {counted(len(chosen), 'video')} tried decodes; see `scalefast scan`")
+        raise DataError(f"none of the {len(chosen):,} videos tried decodes; see `scalefast scan`")
     return _Extraction(decode / len(found), compute / len(found), torch.stack(found), lost)
 
 

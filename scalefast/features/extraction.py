@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from scalefast._progress import VideoProgress
-from scalefast._text import counted
 from scalefast.errors import DataError, InputError
 from scalefast.features._decode import Decoded
 from scalefast.features._job import DecoderName, Extraction, built_shards
@@ -222,7 +221,7 @@ def _on_gpu(backbone: FrozenBackbone) -> bool:
 def _nothing_left(rows: Sequence[Sequence[Any]], counts: Counter[str]) -> str:
     examples = "; ".join(f"{row[0]}: {row[2] or row[1]}" for row in rows[:3])
     return (
-        f"none of the {counted(len(rows), 'listed video')} can be decoded: {counts['bad']} bad, "
+        f"none of the {len(rows):,} listed videos can be decoded: {counts['bad']} bad, "
         f"{counts['missing']} missing ({examples}). No store was written."
     )
 

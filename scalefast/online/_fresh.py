@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from scalefast import kernels
-from scalefast._text import counted
 from scalefast.errors import DataError
 from scalefast.features._decode import Decoded
 from scalefast.features._job import Extraction
@@ -97,7 +96,7 @@ class FreshBank(Bank):
             if result.clips is not None:
                 kept.append(row)
         if not kept:
-            raise DataError(f"none of the {counted(len(rows), 'video')} of step {step + 1} can be decoded")
+            raise DataError(f"none of the {len(rows):,} videos of step {step + 1} can be decoded")
         content = builder.finish()
         clips = self.job.recipe.clips
         return (

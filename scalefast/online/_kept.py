@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from scalefast._text import counted
 from scalefast.errors import DataError
 from scalefast.features._job import Extraction, built_shards
 from scalefast.features._shard import Shard, ShardContent
@@ -68,9 +67,7 @@ class KeptBank(Bank):
                     filling.complete()
                 found = filling.clips([self.job.videos[row].id for row in rows.tolist()])
                 if not found:
-                    raise DataError(
-                        f"none of the {counted(len(rows), 'video')} of step {step + 1} can be decoded"
-                    )
+                    raise DataError(f"none of the {len(rows):,} videos of step {step + 1} can be decoded")
                 features, positions = (torch.stack(part) for part in zip(*found.values(), strict=True))
                 batch = draw_sets(
                     plan,

@@ -174,7 +174,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(videos, config, with_training, 
 
 
 def test_another_configuration_is_not_resumed(videos, config, with_training, whole):
-    with pytest.raises(InputError, match=r"cannot be resumed: config\.training was"):
+    with pytest.raises(InputError, match=r"cannot be resumed: config\.training\.epochs was 3 and is now 4"):
         train_cvrl(
             videos, out=whole.folder, config=with_training(config, epochs=4), resume=True, progress=False
         )

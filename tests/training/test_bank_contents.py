@@ -78,7 +78,7 @@ def test_facts_change_with_every_part_of_the_contents(tmp_path: Path) -> None:
             4,
             "7 clips a video, but two disjoint sets of views=4 need 8: extract more clips, or take views=3",
         ),
-        (1, 1, "1 clips a video, but two disjoint sets of views=1 need 2: extract more clips"),
+        (1, 1, "1 clip a video, but two disjoint sets of views=1 need 2: extract more clips"),
     ],
 )
 def test_too_few_clips_are_refused(

@@ -115,6 +115,17 @@ def test_every_field_of_the_configuration_is_an_option() -> None:
     assert {field.name for field in dataclasses.fields(Args)} == own | fields | of_videos
 
 
+@pytest.mark.parametrize(
+    ("words", "parts"), [([], PretrainConfig().parts), (["--parts", "mean", "time"], ("mean", "time"))]
+)
+def test_parts_are_those_asked_for_or_the_recipes(
+    store: FeatureStore, tmp_path: Path, words: list[str], parts: tuple[str, ...]
+) -> None:
+    out = tmp_path / "run"
+    assert main(["pretrain", str(store.path), "--out", str(out), "--epochs=2", *SMALL, *words]) == 0
+    assert load_run(out).config.parts == parts
+
+
 def test_recipe_then_file_then_options(tmp_path: Path) -> None:
     path = tmp_path / "my config.json"
     path.write_bytes(b'\xef\xbb\xbf{"epochs": 50,\r\n"dropout": 0}')
