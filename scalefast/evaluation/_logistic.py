@@ -5,7 +5,7 @@ Legend: `R` rows, `D` feature, `r` min(R, D), `C` classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -79,34 +79,21 @@ def solve_logistic(
         basis, upper = torch.linalg.qr(z.T)
         z = upper.T.contiguous()
     tolerances = [tolerance * min(penalty, 1.0) for penalty in penalties]
-    solve = _in_turn
     if order == "at_once" or (
         order == "auto"
         and z.device.type == "cuda"
         and len(penalties) > 1
         and together_pays(z, num_classes=num_classes, penalties=len(penalties), free=free_memory(z.device))
     ):
-        solve = _at_once
-    for weight, bias, gradient in solve(z, y, row_weight, num_classes, penalties, tolerances):
+        found = minimise_together(
+            z, y, row_weight, num_classes=num_classes, penalties=penalties, tolerances=tolerances
+        )
+        solved: Iterable[tuple[Tensor, Tensor, Tensor | float]] = zip(*found, strict=True)
+    else:
+        solved = _in_turn(z, y, row_weight, num_classes, penalties, tolerances)
+    for weight, bias, gradient in solved:
         unscaled = (weight if basis is None else weight @ basis.T) / scale
-        yield LogisticFit(weight=unscaled, bias=bias - unscaled @ mean, gradient=gradient)
-
-
-_Solutions = Iterator[tuple[Tensor, Tensor, float]]
-
-
-def _at_once(
-    z: Tensor,
-    y: Tensor,
-    row_weight: Tensor,
-    num_classes: int,
-    penalties: Sequence[float],
-    tolerances: Sequence[float],
-) -> _Solutions:
-    found = minimise_together(
-        z, y, row_weight, num_classes=num_classes, penalties=penalties, tolerances=tolerances
-    )
-    yield from ((weight, bias, float(gradient)) for weight, bias, gradient in zip(*found, strict=True))
+        yield LogisticFit(weight=unscaled, bias=bias - unscaled @ mean, gradient=float(gradient))
 
 
 def _in_turn(
@@ -116,7 +103,7 @@ def _in_turn(
     num_classes: int,
     penalties: Sequence[float],
     tolerances: Sequence[float],
-) -> _Solutions:
+) -> Iterator[tuple[Tensor, Tensor, float]]:
     weight, bias = z.new_zeros(num_classes, z.shape[1]), z.new_zeros(num_classes)
     for penalty, tolerance in zip(penalties, tolerances, strict=True):
         weight, bias, gradient = _minimise(z, y, row_weight, penalty, weight, bias, tolerance)
