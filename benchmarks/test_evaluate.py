@@ -185,7 +185,7 @@ def test_penalties_of_the_linear_probe(benchmark, side_by_side, smaller, size):
     def solved(order):
         penalties = [10 ** (1 - 5 * i / 19) for i in range(20)]
         fits = solve_logistic(
-            x, y, weight, num_classes=classes, penalties=penalties, tolerance=1e-2, order=order
+            x, y, weight, num_classes=classes, penalties=penalties, tolerance=1e-3, order=order
         )
         return torch.stack([(x @ fit.weight.T + fit.bias).argmax(1) for fit in fits]).cpu()
 

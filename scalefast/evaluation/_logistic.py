@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from scalefast.evaluation._logistic_together import minimise_together, together_pays
@@ -21,8 +20,6 @@ __all__ = ["LogisticFit", "Order", "solve_logistic"]
 Order = Literal["auto", "in_turn", "at_once"]
 """Whether penalties are solved one after another, each from the last, or all at once; "auto": what is expected to be
 faster."""
-
-MAX_ITERATIONS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +85,7 @@ def solve_logistic(
         found = minimise_together(
             z, y, row_weight, num_classes=num_classes, penalties=penalties, tolerances=tolerances
         )
-        solved: Iterable[tuple[Tensor, Tensor, Tensor | float]] = zip(*found, strict=True)
+        solved: Iterable[tuple[Tensor, Tensor, Tensor]] = zip(*found, strict=True)
     else:
         solved = _in_turn(z, y, row_weight, num_classes, penalties, tolerances)
     for weight, bias, gradient in solved:
@@ -103,39 +100,17 @@ def _in_turn(
     num_classes: int,
     penalties: Sequence[float],
     tolerances: Sequence[float],
-) -> Iterator[tuple[Tensor, Tensor, float]]:
-    weight, bias = z.new_zeros(num_classes, z.shape[1]), z.new_zeros(num_classes)
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    start: tuple[Tensor, Tensor] | None = None
     for penalty, tolerance in zip(penalties, tolerances, strict=True):
-        weight, bias, gradient = _minimise(z, y, row_weight, penalty, weight, bias, tolerance)
-        yield weight, bias, gradient
-
-
-def _minimise(
-    z: Tensor, y: Tensor, row_weight: Tensor, penalty: float, weight: Tensor, bias: Tensor, tolerance: float
-) -> tuple[Tensor, Tensor, float]:
-    """L-BFGS from `weight [C, r]`, `bias [C]` until no entry of the gradient exceeds the tolerance."""
-    with torch.inference_mode(False), torch.enable_grad():
-        weight = weight.clone().requires_grad_()
-        bias = bias.clone().requires_grad_()
-        optimizer = torch.optim.LBFGS(
-            [weight, bias],
-            max_iter=MAX_ITERATIONS,
-            max_eval=2 * MAX_ITERATIONS,
-            history_size=20,
-            tolerance_grad=tolerance,
-            tolerance_change=1e-16 if z.dtype == torch.float64 else 1e-10,
-            line_search_fn="strong_wolfe",
+        weight, bias, gradient = minimise_together(
+            z,
+            y,
+            row_weight,
+            num_classes=num_classes,
+            penalties=[penalty],
+            tolerances=[tolerance],
+            start=start,
         )
-
-        def objective() -> Tensor:
-            optimizer.zero_grad()
-            loss = row_weight @ F.cross_entropy(z @ weight.T + bias, y, reduction="none")
-            loss = loss + penalty / 2 * weight.square().sum()
-            torch.autograd.backward(loss)
-            return loss
-
-        optimizer.step(objective)
-        objective()
-        assert weight.grad is not None and bias.grad is not None
-        gradient = max(weight.grad.abs().max().item(), bias.grad.abs().max().item())
-    return weight.detach(), bias.detach(), gradient
+        start = weight, bias
+        yield weight[0], bias[0], gradient[0]

@@ -1,4 +1,4 @@
-"""The linear probe for all penalties at once: L-BFGS whose every pass over the rows serves all of them.
+"""The linear probe for one penalty, or for many at once: L-BFGS whose every pass over the rows serves all of them.
 
 Legend: `R` rows, `r` columns, `C` classes, `L` penalties, `A` of them not solved yet, `P` = C (r + 1) unknowns.
 """
@@ -55,8 +55,9 @@ def minimise_together(
     num_classes: int,
     penalties: Sequence[float],
     tolerances: Sequence[float],
+    start: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Minimise `(row_weight * cross_entropy(z @ W.T + b, y)).sum() + l2 / 2 * W.square().sum()` for every l2, from 0.
+    """Minimise `(row_weight * cross_entropy(z @ W.T + b, y)).sum() + l2 / 2 * W.square().sum()` for every l2.
 
     The products of all penalties are one: `z @ [W_1 ... W_A].T`, some rows at a time. Each penalty has its own past
     steps and step length, and leaves when it is solved.
@@ -68,12 +69,19 @@ def minimise_together(
         num_classes: C.
         penalties: values of l2.
         tolerances: no entry of a solution's gradient exceeds its own, unless rounding stops it before.
+        start: `[L, C, r]` weights and `[L, C]` biases to start from; None: zeros.
 
     Returns:
         `[L, C, r]` weights, `[L, C]` biases, and `[L]`, the largest absolute entry of each gradient.
     """
     with torch.no_grad():
-        state = _State(z, y, row_weight, num_classes, z.new_tensor(penalties), z.new_tensor(tolerances))
+        if start is None:
+            point = z.new_zeros(len(penalties), num_classes * (z.shape[1] + 1))
+        else:
+            point = torch.cat([part.flatten(1) for part in start], dim=1)
+        state = _State(
+            z, y, row_weight, num_classes, z.new_tensor(penalties), z.new_tensor(tolerances), point
+        )
         for _ in range(MAX_ITERATIONS):
             if not state.drop_solved():
                 break
@@ -87,16 +95,23 @@ class _State:
     """All penalties; those that are not solved yet stand in `point`, `value` and so on."""
 
     def __init__(
-        self, z: Tensor, y: Tensor, row_weight: Tensor, classes: int, penalty: Tensor, tolerance: Tensor
+        self,
+        z: Tensor,
+        y: Tensor,
+        row_weight: Tensor,
+        classes: int,
+        penalty: Tensor,
+        tolerance: Tensor,
+        point: Tensor,
     ) -> None:
         self.z, self.y, self.row_weight, self.classes = z, y, row_weight, classes
         self.penalty, self.tolerance = penalty, tolerance
-        self.point = z.new_zeros(len(penalty), classes * (z.shape[1] + 1))
-        self.found, self.largest = self.point.clone(), torch.zeros_like(penalty)
+        self.point = point
+        self.found, self.largest = point.clone(), torch.zeros_like(penalty)
         self.number = torch.arange(len(penalty), device=z.device)
         self.stuck = torch.zeros_like(penalty, dtype=torch.bool)
         self.idle = torch.zeros_like(self.number)
-        self.value, self.gradient = self.evaluate(self.point, penalty)
+        self.value, self.gradient = self.evaluate(point, penalty)
         self.lowest = self.value
         self.past: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=HISTORY)
         """Steps and changes of the gradient `[A, P]`, and 1 / their products `[A]`."""

@@ -195,7 +195,7 @@ def _score_penalties(
         num_classes=num_classes,
         penalties=penalties,
         order=order,
-        tolerance=1e-2,  # which penalty is best does not hang on the third digit of a weight
+        tolerance=1e-3,  # at 1e-2 the orders choose differently in 4 of 40 columns of rendered sets, here in 2
     )
     scores = []
     for penalty, fit in zip(penalties, fits, strict=True):

@@ -80,7 +80,7 @@ def test_any_data_in_any_pieces(seed: int, rows: int, dim: int, classes: int, ch
         assert max(one.abs().max().item() for one in gradients) == pytest.approx(known.item(), abs=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 1, 2, 3, 28])  # 28: two choices, were the tolerance of the choice 1e-2
 def test_the_same_penalty_is_chosen(seed: int) -> None:
     """Scores agree to the tolerance of the choice, and what is chosen is best by scikit-learn's scores too."""
     x, y = blobs(150, dim=10, classes=5, seed=seed)
@@ -128,7 +128,31 @@ def test_auto_looks_at_device_size_and_memory() -> None:
 
             patch.setattr("scalefast.evaluation._logistic.minimise_together", counted)
             fit_linear_probe(x, y, order=order)
-        assert calls == ([len(L2_GRID)] if called else [])
+        assert calls == ([len(L2_GRID), 1] if called else [1] * (len(L2_GRID) + 1))
+
+
+def test_a_start_near_the_optimum_saves_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    z, y = blobs(120, dim=8, classes=3, seed=8)
+    weight = torch.full((120,), 1 / 120, dtype=z.dtype)
+    evaluations: list[int] = []
+    real = together._State.evaluate
+
+    def counted(self, point, penalty):  # type: ignore[no-untyped-def]
+        evaluations.append(len(point))
+        return real(self, point, penalty)
+
+    monkeypatch.setattr(together._State, "evaluate", counted)
+    how = {"num_classes": 3, "penalties": (1e-2, 1e-3), "tolerances": (1e-8, 1e-9)}
+    w, b, _ = minimise_together(z, y, weight, **how)
+    from_zero = sum(evaluations)
+    evaluations.clear()
+    other_w, other_b, largest = minimise_together(z, y, weight, **how, start=(w + 1e-6, b))
+    assert sum(evaluations) < from_zero / 2 and bool((largest <= torch.tensor(how["tolerances"])).all())
+    torch.testing.assert_close(other_w, w, atol=1e-5, rtol=0)
+    torch.testing.assert_close(other_b - other_b.mean(), b - b.mean(), atol=1e-5, rtol=0)
+    evaluations.clear()
+    minimise_together(z, y, weight, **how, start=(other_w, other_b))
+    assert evaluations == [2]
 
 
 def test_an_unknown_order_is_named() -> None:
