@@ -67,9 +67,9 @@ class Args:
     allow_overlap: bool = False
     """Accept videos that are in both stores."""
 
-    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Matrix products of the heads that nonlinear, attention and attentive train; auto: bf16 where the hardware is fast
-    in it, as in pretraining. All other numbers are fp32 or fp64."""
+    in it. All other numbers are fp32 or fp64."""
 
     device: Annotated[str | None, tyro.conf.arg(metavar="DEVICE", help_behavior_hint="")] = None
     """cpu, cuda or cuda:N. Without it: the GPU if there is one."""

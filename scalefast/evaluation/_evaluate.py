@@ -35,7 +35,7 @@ def evaluate(
     protocols: Sequence[Protocol] = ("knn", "linear"),
     seed: int = 0,
     allow_overlap: bool = False,
-    precision: Literal["auto", "fp32", "bf16"] = "fp32",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
     device: torch.device | str | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Results:
@@ -55,7 +55,7 @@ def evaluate(
         precision: of the matrix products of heads that are trained by gradient descent (`nonlinear`, `attention`,
             `attentive`); "auto": bf16 where the hardware is fast in it. All else is fp32 or fp64 in any case.
         device: where to compute; None: the GPU if there is one.
-        say: is told what is being done.
+        say: is told what is being done, and every ten seconds how far the trainings of heads are.
 
     Raises:
         InputError: the splits, the model and the options do not fit together; the message says how.
@@ -89,6 +89,7 @@ def evaluate(
             device=home,
             pretraining=pretraining,
             products=products,
+            say=say,
         )
         for store in (first, second)
     ]

@@ -14,10 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scalefast.errors import InputError
+from scalefast.evaluation._choice import Score, choose, planned
 from scalefast.evaluation._heads import Head
 from scalefast.evaluation._logits import averaged, products_in, video_logits
-from scalefast.evaluation._stack import built, stacks_of, train_stack
-from scalefast.evaluation._training import ClipSets, Training, draws
+from scalefast.evaluation._stack import built, stacks_of, step_cost, train_stack
+from scalefast.evaluation._training import ClipSets, Training, draws, steps_of
+from scalefast.evaluation._training_progress import TrainingProgress
 from scalefast.evaluation.linear import validation_split
 from scalefast.kernels import RandomState
 from scalefast.model import padding
@@ -49,8 +51,11 @@ def fit_heads(
     seed: int,
     choices: Sequence[Training],
     dtype: torch.dtype = torch.float32,
+    progress: TrainingProgress | None = None,
 ) -> list[Fitted]:
     """Choose a training for each head by accuracy on a validation split of the training videos, then train on all.
+
+    How it is chosen says `_choice.choose`: not every choice is trained to the end.
 
     Heads of one shape, and the choices of each, are trained at once where that is faster; each is what it would be by
     itself, to within rounding.
@@ -59,8 +64,10 @@ def fit_heads(
         heads: how each is built, and the clips of the training videos for it: the same videos and numbers of clips.
         labels: `[N]` int64.
         seed: of the initial weights, the validation split (that of the linear probe), batches, views, dropout.
-        choices: what to choose from, in order of preference among equals; they differ in learning rate and decay.
+        choices: what to choose from, in order of preference among equals: learning rates, each with equally many
+            weight decays.
         dtype: of the products; weights and their updates are those of the clips.
+        progress: is told of every step.
 
     Raises:
         InputError: all videos are of one class, or there are no choices.
@@ -70,21 +77,31 @@ def fit_heads(
         raise InputError("a probe needs at least 2 classes, but all training videos are of one")
     if not choices:
         raise InputError("there is no training to choose from: give at least one")
-    how: dict[str, Any] = {"num_classes": len(classes), "seed": seed, "dtype": dtype}
+    how: dict[str, Any] = {"num_classes": len(classes), "seed": seed, "dtype": dtype, "progress": progress}
     held_out = validation_split(target, seed=seed).cpu()
-    tried: list[list[dict[str, Any]]] = [[] for _ in heads]
+    kept, asked = ((~held_out).nonzero()[:, 0], held_out.nonzero()[:, 0])
+    every = torch.arange(len(labels))
+    choosing = len(choices) > 1 and len(asked) > 0
+    if progress is not None:
+        each = planned(choices) if choosing else []
+        costs = [step_cost(*one, choices[0], num_classes=len(classes), seed=seed) for one in heads]
+        steps = sum(steps_of(kept, one) for one in each) + steps_of(every, choices[0])
+        progress.plan(costs, steps=steps, trainings=len(each) + 1)
+    tried: list[list[Score]] = [[] for _ in heads]
     chosen = [choices[0]] * len(heads)
-    if len(choices) > 1 and held_out.any():
-        kept, asked = ((~held_out).nonzero()[:, 0], held_out.nonzero()[:, 0])
+    if choosing:
         truth = target[asked.to(target.device)]
 
-        def score(i: int, training: Training, head: Head) -> dict[str, Any]:
+        def score(i: int, training: Training, head: Head) -> Score:
             return _score(training, video_logits(head, heads[i][1], asked, dtype=dtype)[0], truth)
 
-        tried = train_heads(heads, target, kept, [choices] * len(heads), then=score, **how)
-        chosen = [choices[_best(scores)] for scores in tried]
+        chosen, tried = choose(
+            choices,
+            heads=len(heads),
+            scores_of=lambda trainings: train_heads(heads, target, kept, trainings, then=score, **how),
+        )
     final = train_heads(
-        heads, target, torch.arange(len(labels)), [[choice] for choice in chosen],
+        heads, target, every, [[choice] for choice in chosen],
         then=lambda i, training, head: head, **how,
     )  # fmt: skip
     return [
@@ -93,22 +110,17 @@ def fit_heads(
     ]
 
 
-def _score(training: Training, logits: Tensor, truth: Tensor) -> dict[str, Any]:
+def _score(training: Training, logits: Tensor, truth: Tensor) -> Score:
     return {
         "learning_rate": training.learning_rate,
         "weight_decay": training.weight_decay,
+        "epochs": training.epochs,
         "accuracy": (logits.argmax(1) == truth).double().mean().item(),
         "loss": F.cross_entropy(logits, truth).item(),
     }
 
 
-def _best(scores: Sequence[dict[str, Any]]) -> int:
-    return min(range(len(scores)), key=lambda i: (-scores[i]["accuracy"], scores[i]["loss"]))
-
-
-def _describe(
-    chosen: Training, tried: list[dict[str, Any]], held_out: Tensor, dtype: torch.dtype
-) -> dict[str, Any]:
+def _describe(chosen: Training, tried: list[Score], held_out: Tensor, dtype: torch.dtype) -> dict[str, Any]:
     return {
         **asdict(chosen),
         "products": str(dtype).removeprefix("torch."),
@@ -128,6 +140,7 @@ def train_heads(
     seed: int,
     dtype: torch.dtype,
     then: Callable[[int, Training, Head], _Result],
+    progress: TrainingProgress | None = None,
 ) -> list[list[_Result]]:
     """Train every head by each of its trainings, several at once where that is faster.
 
@@ -141,14 +154,17 @@ def train_heads(
         dtype: of the products.
         then: is given the number of the head, the training and the trained head, in eval mode, which is forgotten
             unless it is returned.
+        progress: is told of every step.
 
     Returns:
         What `then` gave, by head and training.
     """
-    how: dict[str, Any] = {"num_classes": num_classes, "seed": seed, "dtype": dtype}
+    how: dict[str, Any] = {"num_classes": num_classes, "seed": seed, "dtype": dtype, "progress": progress}
     found: dict[tuple[int, int], _Result] = {}
     for stack in stacks_of(heads, trainings, num_classes=num_classes, seed=seed):
         asked = [(i, trainings[i][j]) for i, j in stack]
+        if progress is not None:
+            progress.begin([i for i, _ in stack])
         if len(stack) > 1:
             trained = train_stack(heads, target, videos, asked, **how)
         else:
@@ -170,6 +186,7 @@ def train_head(
     seed: int,
     dtype: torch.dtype = torch.float32,
     after_epoch: Callable[[int, Head], None] | None = None,
+    progress: TrainingProgress | None = None,
 ) -> Head:
     """Train a fresh head on some of the videos; torch's global generator is left as it was.
 
@@ -178,6 +195,7 @@ def train_head(
         target, videos, num_classes, seed, dtype: as in `train_heads`.
         training: how.
         after_epoch: is called with the number of the epoch, from 0 on, and the head.
+        progress: is told of every step.
     """
     head = built(build, sets, num_classes=num_classes, seed=seed)
     with torch.inference_mode(False), torch.enable_grad():
@@ -199,6 +217,8 @@ def train_head(
             optimizer.zero_grad()
             torch.autograd.backward(F.cross_entropy(logits, wanted))
             optimizer.step()
+            if progress is not None:
+                progress.step()
             if after_epoch is not None and draw.ends_epoch:
                 after_epoch(draw.epoch, head.eval())
                 head.train()

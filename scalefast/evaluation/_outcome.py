@@ -5,6 +5,7 @@ Legend: `N` videos, `M` test videos, `R` clips.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,8 @@ class Split:
     """Configuration of the run; empty for a model without one."""
     products: torch.dtype = torch.float32
     """In which heads that are trained by gradient descent compute their products; all else is fp32 or fp64."""
+    say: Callable[[str], None] = field(default=lambda text: None)
+    """Is told how far trainings are."""
     fitted: dict[tuple[str, str, int], Outcome] = field(default_factory=dict)
     """What such heads reached, by head, column and seed: rows of the table that ask for the same train it once."""
 

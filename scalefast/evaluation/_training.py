@@ -16,7 +16,7 @@ from torch import Tensor
 from scalefast.model import padding
 from scalefast.training.schedule import learning_rate_at
 
-__all__ = ["ClipSets", "Draw", "Training", "draws", "grid"]
+__all__ = ["ClipSets", "Draw", "Training", "draws", "grid", "steps_of"]
 
 LEARNING_RATES, WEIGHT_DECAYS = (3e-4, 1e-3, 3e-3, 1e-2), (1e-4, 1e-2)
 """What is tried; the first pair is taken where no validation split can be made."""
@@ -135,6 +135,11 @@ def draws(lengths: Tensor, videos: Tensor, training: Training, *, seed: int) -> 
             count = there.clamp(max=training.views)
             clips = clips.masked_fill(padding(count, clips.shape[1]), 0)
             yield Draw(epoch * batches + i, epoch, i == batches - 1, schedule, members, clips, count)
+
+
+def steps_of(videos: Tensor, training: Training) -> int:
+    """How many steps a training on these videos has."""
+    return len(_batches(videos, training)) * training.epochs
 
 
 def _batches(videos: Tensor, training: Training) -> tuple[Tensor, ...]:

@@ -16,9 +16,20 @@ from scalefast.evaluation._heads import AttentionPooling, AttentiveProbe, ClipML
 from scalefast.evaluation._logits import video_logits
 from scalefast.evaluation._outcome import Outcome, Split
 from scalefast.evaluation._training import ClipSets, grid
+from scalefast.evaluation._training_progress import TrainingProgress
 from scalefast.evaluation.baselines import COLUMNS
+from scalefast.training.memory import keep_freed_memory
 
-__all__ = ["TrainedRows", "attention", "attentive", "clip_sets", "nonlinear"]
+__all__ = [
+    "NONLINEAR",
+    "TrainedRows",
+    "attention",
+    "attentive",
+    "build_of",
+    "clip_sets",
+    "first_like",
+    "nonlinear",
+]
 
 TrainedRows = dict[str, dict[str, Outcome]]
 
@@ -26,16 +37,19 @@ _Head = tuple[str, str]
 """What is trained, and on the clips of which column."""
 
 
+NONLINEAR: dict[str, _Head] = {
+    "mlp": ("mlp", "mean"),
+    "attention_pool": ("attention", "mean"),
+    "attentive_probe": ("attentive", "mean"),
+    "scratch": ("scratch", "mean"),
+    "finetuned": ("finetuned", "mean"),
+}
+"""Columns of the row `nonlinear`."""
+
+
 def nonlinear(train: Split, test: Split, seed: int) -> TrainedRows:
     """SCALE trained on with labels, beside the same from scratch and heads that need no SCALE."""
-    heads = {
-        "mlp": ("mlp", "mean"),
-        "attention_pool": ("attention", "mean"),
-        "attentive_probe": ("attentive", "mean"),
-        "scratch": ("scratch", "mean"),
-        "finetuned": ("finetuned", "mean"),
-    }
-    return {"nonlinear": _judge(heads, train, test, seed)}
+    return {"nonlinear": _judge("nonlinear", NONLINEAR, train, test, seed)}
 
 
 def attention(train: Split, test: Split, seed: int) -> TrainedRows:
@@ -49,10 +63,11 @@ def attentive(train: Split, test: Split, seed: int) -> TrainedRows:
 
 
 def _by_column(head: str, train: Split, test: Split, seed: int) -> dict[str, Outcome]:
-    return _judge({name: (head, _first_like(name, train, test)) for name in COLUMNS}, train, test, seed)
+    columns = {name: (head, first_like(name, train, test)) for name in COLUMNS}
+    return _judge(head, columns, train, test, seed)
 
 
-def _first_like(name: str, *splits: Split) -> str:
+def first_like(name: str, *splits: Split) -> str:
     """The first column with the very clips of this one: of videos of one clip, say, mean and maximum are the clip."""
 
     def alike(other: str) -> bool:
@@ -61,27 +76,41 @@ def _first_like(name: str, *splits: Split) -> str:
     return next(other for other in COLUMNS if alike(other))
 
 
-def _judge(heads: Mapping[str, _Head], train: Split, test: Split, seed: int) -> dict[str, Outcome]:
+def _judge(row: str, heads: Mapping[str, _Head], train: Split, test: Split, seed: int) -> dict[str, Outcome]:
     """Fit each head on the clips of its column, once, and find the class of every test video from all its clips."""
-    missing = [head for head in dict.fromkeys(heads.values()) if (*head, seed) not in train.fitted]
+    names: dict[_Head, str] = {}
+    for name, head in heads.items():
+        if (*head, seed) not in train.fitted:
+            names.setdefault(head, name)
+    missing = list(names)
     sets = {column: clip_sets(train, column) for _, column in missing}
-    for head, outcome in zip(missing, _outcomes(missing, sets, train, test, seed), strict=True):
+    progress = TrainingProgress(label=row, names=list(names.values()), say=train.say)
+    outcomes = _outcomes(missing, sets, train, test, seed, progress)
+    for head, outcome in zip(missing, outcomes, strict=True):
         train.fitted[*head, seed] = outcome
     found = {name: train.fitted[*head, seed] for name, head in heads.items()}
     return {name: replace(outcome, settings=dict(outcome.settings)) for name, outcome in found.items()}
 
 
 def _outcomes(
-    heads: list[_Head], sets: Mapping[str, ClipSets], train: Split, test: Split, seed: int
+    heads: list[_Head],
+    sets: Mapping[str, ClipSets],
+    train: Split,
+    test: Split,
+    seed: int,
+    progress: TrainingProgress,
 ) -> list[Outcome]:
     if not heads:
         return []
+    if train.device.type == "cpu":
+        keep_freed_memory()
     fitted = fit_heads(
-        [(_build(head, sets[column], train), sets[column]) for head, column in heads],
+        [(build_of(head, sets[column], train), sets[column]) for head, column in heads],
         train.labels,
         seed=seed,
         choices=grid(len(train.labels)),
         dtype=train.products,
+        progress=progress,
     )
     outcomes = []
     for (_, column), fit in zip(heads, fitted, strict=True):
@@ -98,7 +127,8 @@ def _outcomes(
     return outcomes
 
 
-def _build(head: str, sets: ClipSets, train: Split) -> Build:
+def build_of(head: str, sets: ClipSets, train: Split) -> Build:
+    """How a head is built for these clips."""
     if head in ("scratch", "finetuned"):
         model = train.random if head == "scratch" else train.model
         return partial(ScaleClassifier, sets.rows, model=model)

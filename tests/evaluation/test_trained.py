@@ -171,8 +171,9 @@ def test_choice_is_the_best_on_the_validation_split() -> None:
     sets, labels = make_sets(60, spread=2.0)
     (fitted,) = fit_heads([(partial(ClipLinear, sets.rows), sets)], labels + 4, seed=0, choices=grid(60))
     tried = fitted.settings["validation"]
-    assert len(tried) == 8
-    best = max(tried, key=lambda one: (one["accuracy"], -one["loss"]))
+    assert [one["epochs"] for one in tried] == [15] * 4 + [60] * 3
+    assert len({one["learning_rate"] for one in tried[:4]}) == 4
+    best = max(tried[4:], key=lambda one: (one["accuracy"], -one["loss"]))
     for name in ("learning_rate", "weight_decay"):
         assert fitted.settings[name] == best[name]
     assert fitted.settings["validation_videos"] == 12
