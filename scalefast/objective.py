@@ -1,4 +1,4 @@
-"""What pretraining optimises beside the paper's two losses, and how these may be varied; each option has its ablation.
+"""What pretraining optimises: the losses of a step, and how they may be varied; each option has its ablation.
 
 Source of the options: moving targets as in BYOL (arXiv 2006.07733), variance and covariance as in VICReg
 (arXiv 2105.04906), KoLeo as in "Spreading vectors for similarity search" (arXiv 1806.03198).
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Objective", "SameVideo", "Target", "koleo", "variance_covariance"]
+__all__ = ["Objective", "PretrainingLosses", "SameVideo", "Target", "koleo", "variance_covariance"]
 
 SameVideo = Literal["negative", "exclude"]
 """What the other clips of a masked clip's own video are to it in MCM: negatives as all others, or no candidates."""
@@ -26,6 +26,29 @@ Target = Literal["trained", "fixed", "ema"]
 """What MCM predicts of a clip: its feature through a head trained along; the same with a stopped gradient, so that
 the head stays the random projection it starts as; or the clip as a moving average of the whole model refines it, with
 nothing masked (as data2vec, arXiv 2202.03555)."""
+
+
+@dataclass(frozen=True)
+class PretrainingLosses:
+    """Losses and accuracies of a step, each 0-d; with several ranks those of the global batch."""
+
+    loss: Tensor
+    """(set_loss + mcm_loss) / 2, or as the objective weighs them; to call backward on."""
+    mcm_loss: Tensor
+    """InfoNCE of every masked clip's prediction against the targets of all clips of the batch."""
+    set_loss: Tensor
+    """Symmetric InfoNCE between the two CLS of each video."""
+    time_loss: Tensor
+    """Symmetric InfoNCE between the courses over time of each video's two sets; 0 where `time_weight` is."""
+    mcm_accuracy: Tensor
+    """Share of masked clips whose own target ranks first, in [0, 1]."""
+    set_accuracy: Tensor
+    """Share of sets whose own partner's CLS ranks first, in [0, 1]."""
+    time_accuracy: Tensor
+    """Share of sets whose own partner's course ranks first, in [0, 1]; 0 where `time_weight` is."""
+    overflow: Tensor
+    """Bool: more clips were masked than the static number of rows holds on a GPU, so that some were left out of the MCM
+    loss. It happens with a mask of one's own that masks more than `mask_ratio`; never on CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +63,11 @@ class Objective:
     """Weight of masked clip modelling; 0 leaves it out."""
 
     set_weight: float = 0.5
-    """Weight of set invariance; 0 leaves it out."""
+    """Weight of set invariance of CLS; 0 leaves it out."""
+
+    time_weight: float = 0.0
+    """Weight of set invariance of the course over time of the refined clips (`scalefast.time_moments`), through a head
+    of its own; 0 leaves it out."""
 
     same_video: SameVideo = "negative"
     """Clips of a masked clip's own video among MCM's candidates."""
@@ -62,13 +89,15 @@ class Objective:
             if getattr(self, name) not in get_args(choices):
                 known = ", ".join(map(repr, get_args(choices)))
                 raise ValueError(f"{name} must be one of {known}; got {getattr(self, name)!r}")
-        for name in ("mcm_weight", "set_weight", "variance_weight", "koleo_weight"):
+        for name in ("mcm_weight", "set_weight", "time_weight", "variance_weight", "koleo_weight"):
             if not 0.0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a number >= 0; got {getattr(self, name)}")
         if not 0.0 <= self.target_momentum < 1.0:
             raise ValueError(f"target_momentum must be in [0, 1); got {self.target_momentum}")
-        if self.mcm_weight == self.set_weight == 0.0:
-            raise ValueError("mcm_weight and set_weight are both 0: nothing is left to learn from")
+        if self.mcm_weight == self.set_weight == self.time_weight == 0.0:
+            raise ValueError(
+                "mcm_weight, set_weight and time_weight are all 0: nothing is left to learn from"
+            )
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""SCALE's self-supervised training task: masked clip modelling (MCM) and set invariance (SET).
+"""SCALE's self-supervised training task: masked clip modelling (MCM) and set invariance (SET), of CLS and of time.
 
 Source: arXiv 2211.17042, sections on the two losses; sizes of the heads from the authors' released code.
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Self
 
 import torch
@@ -21,28 +21,11 @@ from scalefast._collectives import Ranks, global_mean
 from scalefast._heads import GeluMLP
 from scalefast.kernels import RandomState
 from scalefast.model import SCALE, check_lengths, padding, random_state
-from scalefast.objective import Objective, koleo, variance_covariance
+from scalefast.objective import Objective, PretrainingLosses, koleo, variance_covariance
+from scalefast.parts import TIME_MOMENTS
+from scalefast.time_moments import time_moments
 
 __all__ = ["PretrainingLosses", "SCALEPretraining"]
-
-
-@dataclass(frozen=True)
-class PretrainingLosses:
-    """Losses and accuracies of a step, each 0-d; with several ranks those of the global batch."""
-
-    loss: Tensor
-    """(set_loss + mcm_loss) / 2, or as the objective weighs them; to call backward on."""
-    mcm_loss: Tensor
-    """InfoNCE of every masked clip's prediction against the targets of all clips of the batch."""
-    set_loss: Tensor
-    """Symmetric InfoNCE between the two CLS of each video."""
-    mcm_accuracy: Tensor
-    """Share of masked clips whose own target ranks first, in [0, 1]."""
-    set_accuracy: Tensor
-    """Share of sets whose own partner ranks first, in [0, 1]."""
-    overflow: Tensor
-    """Bool: more clips were masked than the static number of rows holds on a GPU, so that some were left out of the MCM
-    loss. It happens with a mask of one's own that masks more than `mask_ratio`; never on CPU."""
 
 
 class SCALEPretraining(nn.Module):
@@ -52,7 +35,8 @@ class SCALEPretraining(nn.Module):
     and must find the clip's own target among the targets of all clips of the batch. Targets come from a
     trainable MLP on the backbone's
     features. SET: the CLS of a video's two sets must find each other among those of all videos. Head and loss
-    of MCM run on the masked clips only.
+    of MCM run on the masked clips only. Not in the paper, and off unless the objective weighs it: the same for what
+    cosines say of *when* the refined clips of the two sets change. CLS may answer by what a video shows alone.
 
     Args:
         model: the aggregator, trained in place.
@@ -92,6 +76,8 @@ class SCALEPretraining(nn.Module):
         self.prediction_head = GeluMLP(model.hidden_dim, head_dim, projection_dim)
         self.target_head = GeluMLP(model.feature_dim, target_dim, target_dim, projection_dim)
         self.objective = objective or Objective()
+        if self.objective.time_weight:
+            self.time_head = GeluMLP(TIME_MOMENTS * model.hidden_dim, head_dim, projection_dim)
         if self.objective.target != "trained":
             self.target_head.requires_grad_(False)
         if self.objective.target == "ema":
@@ -100,7 +86,8 @@ class SCALEPretraining(nn.Module):
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """What is trained, in about the order in which a backward pass reaches it."""
-        parts = (self.set_head, self.prediction_head, self.model, self.target_head)
+        timed = [self.time_head] if self.objective.time_weight else []
+        parts = (*timed, self.set_head, self.prediction_head, self.model, self.target_head)
         return [p for part in parts for p in reversed(list(part.parameters())) if p.requires_grad]
 
     def config(self) -> dict[str, Any]:
@@ -172,9 +159,11 @@ class SCALEPretraining(nn.Module):
         targets = self._targets(features, positions, lengths).flatten(0, 1)
         tokens = self.model.tokens(features, positions, mask=mask, lengths=lengths, rng=state)
         mcm_loss, mcm_accuracy, overflow = self._mcm(tokens[:, 1:], targets, mask, lengths, state, ranks)
-        set_loss, set_accuracy = self._set(tokens[:, 0], ranks)
-        loss = self._total(mcm_loss, set_loss, tokens[:, 0], ranks)
-        return PretrainingLosses(loss, mcm_loss, set_loss, mcm_accuracy, set_accuracy, overflow)
+        set_loss, set_accuracy = self._match(self.set_head(tokens[:, 0]), ranks)
+        time_loss, time_accuracy = self._time(tokens[:, 1:], positions, lengths, ranks)
+        losses = (mcm_loss, set_loss, time_loss)
+        loss = self._total(*losses, tokens[:, 0], ranks)
+        return PretrainingLosses(loss, *losses, mcm_accuracy, set_accuracy, time_accuracy, overflow)
 
     def _mcm(
         self,
@@ -243,9 +232,11 @@ class SCALEPretraining(nn.Module):
             for kept, now in zip(average.buffers(), part.buffers(), strict=True):
                 kept.copy_(now)
 
-    def _total(self, mcm: Tensor, between: Tensor, cls: Tensor, ranks: Ranks) -> Tensor:
+    def _total(self, mcm: Tensor, between: Tensor, time: Tensor, cls: Tensor, ranks: Ranks) -> Tensor:
         objective = self.objective
         loss = objective.set_weight * between + objective.mcm_weight * mcm
+        if objective.time_weight:
+            loss = loss + objective.time_weight * time
         if objective.variance_weight or objective.koleo_weight:
             every = ranks.gather(cls).unflatten(0, (-1, 2))
             if objective.variance_weight:
@@ -254,11 +245,22 @@ class SCALEPretraining(nn.Module):
                 loss = loss + objective.koleo_weight * koleo(every[:, 0])
         return loss
 
-    def _set(self, cls: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
+    def _time(
+        self, clips: Tensor, positions: Tensor, lengths: Tensor | None, ranks: Ranks
+    ) -> tuple[Tensor, Tensor]:
+        if not self.objective.time_weight:
+            zero = clips.new_zeros((), dtype=torch.promote_types(clips.dtype, torch.float32))
+            return zero, zero
+        present = None if lengths is None else ~padding(lengths, clips.shape[1])
+        course = time_moments(clips, positions, count=TIME_MOMENTS, present=present)
+        return self._match(self.time_head(course.flatten(1)), ranks)
+
+    def _match(self, sets: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
+        """Projections of sets [2B, P], of which each has to find the other one of its video: loss and accuracy."""
         # Each direction against the gathered other side; their mean is the symmetric loss, on any number of
         # ranks.
-        first, second = _unit(self.set_head(cls)).unflatten(0, (-1, 2)).unbind(1)
-        own = torch.arange(len(first), device=cls.device) + ranks.offset(first)
+        first, second = _unit(sets).unflatten(0, (-1, 2)).unbind(1)
+        own = torch.arange(len(first), device=sets.device) + ranks.offset(first)
         forth = kernels.sparse_infonce(first, ranks.gather(second), own, temperature=self.temperature)
         back = kernels.sparse_infonce(second, ranks.gather(first), own, temperature=self.temperature)
         rows, hits = torch.cat([forth.rows, back.rows]), torch.cat([forth.top1, back.top1])

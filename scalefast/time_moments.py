@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["relative_times", "time_moments"]
+__all__ = ["fit_weights", "relative_times", "time_moments"]
 
 RIDGE = 0.025
 """Added to the variances of the cosines (1/2 each over evenly spread clips). Few clips, or clips that lie together, do
@@ -26,8 +26,8 @@ def time_moments(values: Tensor, positions: Tensor, *, count: int, present: Tens
         least squares of values - values.mean(1) on cos(pi * k * relative_times(positions)), k = 1 ... count
 
     A fit, and not a mean of products, because clips are drawn at random in training and evenly in tests: of a video
-    whose features follow the first `count` cosines both give about the same coefficients. Differentiable; one clip, or
-    clips all at one time, give 0.
+    whose features follow the first `count` cosines both give about the same coefficients. Differentiable in the values;
+    one clip, or clips all at one time, give 0.
 
     Args:
         values: `[N, V, W]` floating.
@@ -36,24 +36,47 @@ def time_moments(values: Tensor, positions: Tensor, *, count: int, present: Tens
         present: bool `[N, V]`, clips that are there, at least one a video; None: all.
 
     Returns:
-        `[N, K, W]`, fp32 (fp64 of fp64).
+        `[N, K, W]`, fp32 (fp64 of fp64), inside autocast too.
     """
-    work = torch.promote_types(values.dtype, torch.float32)
-    order = torch.arange(1, count + 1, device=values.device)
-    waves = torch.cos(math.pi * relative_times(positions, present=present)[..., None] * order).to(work)
-    values = values.to(work)
-    clips: Tensor | int = values.shape[1]
-    if present is not None:
-        kept = present[..., None]
-        clips = kept.sum(1, keepdim=True)
-        values, waves = values.masked_fill(~kept, 0.0), waves.masked_fill(~kept, 0.0)
+    with torch.autocast(values.device.type, enabled=False):
+        values = values.to(torch.promote_types(values.dtype, torch.float32))
+        if present is not None:  # padding may hold anything
+            values = values.masked_fill(~present[..., None], 0.0)
+        positions = positions.to(torch.promote_types(positions.dtype, values.dtype))
+        return fit_weights(positions, count=count, present=present).to(values.dtype) @ values
+
+
+@torch.no_grad()
+def fit_weights(positions: Tensor, *, count: int, present: Tensor | None = None) -> Tensor:
+    """`[N, V, 7]` -> `[N, K, V]`, in fp32 or fp64: how much of each clip goes into each coefficient, 0 of padding.
+
+    A row sums to 0, so that the mean of the clips need not be taken first.
+    """
+    order = torch.arange(1, count + 1, device=positions.device)
+    waves = torch.cos(math.pi * relative_times(positions, present=present)[..., None] * order)
+    clips: Tensor | int = waves.shape[1]
+    absent = None if present is None else ~present[..., None]
+    if absent is not None:
+        waves, clips = waves.masked_fill(absent, 0.0), (~absent).sum(1, keepdim=True)
     waves = waves - waves.sum(1, keepdim=True) / clips
-    if present is not None:
-        waves = waves.masked_fill(~present[..., None], 0.0)
-    # The waves are centred, so that the values need not be.
-    spread = waves.mT @ waves / clips + RIDGE * torch.eye(count, dtype=work, device=values.device)
-    # Solved for V columns, not for W: a tenth of the time of 2,048 videos' vectors otherwise.
-    return torch.linalg.solve(spread, waves.mT / clips) @ values
+    if absent is not None:
+        waves = waves.masked_fill(absent, 0.0)
+    spread = waves.mT @ waves / clips + RIDGE * torch.eye(count, dtype=waves.dtype, device=waves.device)
+    return _solve(spread, waves.mT / clips)
+
+
+def _solve(matrix: Tensor, right: Tensor) -> Tensor:
+    """`matrix ^ -1 @ right` of symmetric positive definite `[N, K, K]` and `[N, K, V]`, by elimination.
+
+    `torch.linalg.solve` asks a GPU whether the matrix was singular, and the host waits for the answer, which a CUDA
+    graph does not allow. K is small, and with the ridge no pivot is near 0.
+    """
+    rows = torch.cat([matrix, right], dim=2)
+    for k in range(matrix.shape[1]):
+        pivot = rows[:, k : k + 1] / rows[:, k : k + 1, k : k + 1]
+        rows = rows - rows[:, :, k : k + 1] * pivot
+        rows = torch.cat([rows[:, :k], pivot, rows[:, k + 1 :]], dim=1)
+    return rows[:, :, matrix.shape[1] :]
 
 
 def relative_times(positions: Tensor, *, present: Tensor | None = None) -> Tensor:
@@ -61,7 +84,8 @@ def relative_times(positions: Tensor, *, present: Tensor | None = None) -> Tenso
 
     Where a video's clips all begin and end at one time, 0.
     """
-    begin, end = positions[..., 5].float(), positions[..., 6].float()
+    work = torch.promote_types(positions.dtype, torch.float32)
+    begin, end = positions[..., 5].to(work), positions[..., 6].to(work)
     first, last = begin, end
     if present is not None:
         first, last = begin.masked_fill(~present, math.inf), end.masked_fill(~present, -math.inf)

@@ -36,16 +36,20 @@ _PAPER: dict[str, Any] = {
     "target": "trained",
     "koleo_weight": 0.0,
     "variance_weight": 0.0,
+    "time_weight": 0.0,
 }
 _CENTRED = {**_PAPER, "center_sets": True, "calibrated": True}
 
 STUDIES: dict[str, dict[str, Mapping[str, Any]]] = {
     "losses": {
-        "MCM": {"mcm_weight": 0.5, "set_weight": 0.0},
-        "SET": {"mcm_weight": 0.0, "set_weight": 0.5},
-        "both": {"mcm_weight": 0.5, "set_weight": 0.5},
-        "mostly MCM": {"mcm_weight": 0.8, "set_weight": 0.2},
-        "mostly SET": {"mcm_weight": 0.2, "set_weight": 0.8},
+        "MCM": {"mcm_weight": 0.5, "set_weight": 0.0, "time_weight": 0.0},
+        "SET": {"mcm_weight": 0.0, "set_weight": 0.5, "time_weight": 0.0},
+        "SET over time": {"mcm_weight": 0.0, "set_weight": 0.0, "time_weight": 0.5},
+        "MCM, SET": {"mcm_weight": 0.5, "set_weight": 0.5, "time_weight": 0.0},
+        "mostly MCM": {"mcm_weight": 0.8, "set_weight": 0.2, "time_weight": 0.0},
+        "mostly SET": {"mcm_weight": 0.2, "set_weight": 0.8, "time_weight": 0.0},
+        "MCM, SET over time": {"mcm_weight": 0.5, "set_weight": 0.0, "time_weight": 0.5},
+        "MCM, SET and SET over time": {"mcm_weight": 0.5, "set_weight": 0.25, "time_weight": 0.25},
     },
     "mask_ratio": {f"{value:g}": {"mask_ratio": value} for value in (0.1, 0.25, 0.4, 0.5, 0.6, 0.75)},
     "views": {f"{value}": {"views": value} for value in (2, 4, 8)},

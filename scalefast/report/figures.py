@@ -32,12 +32,14 @@ CURVES = {
     "loss": ("total", "#1d2530"),
     "mcm_loss": ("masked clips (MCM)", "#d9702b"),
     "set_loss": ("sets (SET)", "#3b6fb6"),
+    "time_loss": ("sets over time", "#4f8a5b"),
     "mcm_accuracy": ("masked clips (MCM)", "#d9702b"),
     "set_accuracy": ("sets (SET)", "#3b6fb6"),
+    "time_accuracy": ("sets over time", "#4f8a5b"),
 }
 GROUPS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "loss": ("Loss", ("loss", "mcm_loss", "set_loss")),
-    "tasks": ("Accuracy of the two tasks", ("mcm_accuracy", "set_accuracy")),
+    "loss": ("Loss", ("loss", "mcm_loss", "set_loss", "time_loss")),
+    "tasks": ("Accuracy of the tasks", ("mcm_accuracy", "set_accuracy", "time_accuracy")),
 }
 """Name of a drawing -> its heading and its lines."""
 

@@ -94,7 +94,11 @@ class PretrainConfig:
     """Weight of masked clip modelling in the loss; 0 leaves it out."""
 
     set_weight: float = 0.5
-    """Weight of set invariance in the loss; 0 leaves it out."""
+    """Weight of set invariance of CLS in the loss; 0 leaves it out."""
+
+    time_weight: float = 0.0
+    """Weight of set invariance of the course over time in the loss, not in the paper: of *when* the refined clips
+    change (docs/recipe.md); 0 leaves it out."""
 
     center_sets: bool = False
     """Whether the mean of a set's clips is taken from each of them before the model sees them, so that it learns from
@@ -158,8 +162,10 @@ class PretrainConfig:
             object.__setattr__(self, "parts", check_parts(self.parts))  # JSON has lists
         except ValueError as error:
             raise InputError(str(error)) from error
-        if self.mcm_weight == self.set_weight == 0:
-            raise InputError("mcm_weight and set_weight are both 0: nothing is left to learn from")
+        if self.mcm_weight == self.set_weight == self.time_weight == 0:
+            raise InputError(
+                "mcm_weight, set_weight and time_weight are all 0: nothing is left to learn from"
+            )
 
     @property
     def objective(self) -> Objective:
@@ -239,6 +245,7 @@ _REAL = {
     "mask_ratio": (">", 0.0, 1.0),
     "mcm_weight": (">=", 0.0, None),
     "set_weight": (">=", 0.0, None),
+    "time_weight": (">=", 0.0, None),
     "target_momentum": (">=", 0.0, 1.0),
     "variance_weight": (">=", 0.0, None),
     "koleo_weight": (">=", 0.0, None),

@@ -72,9 +72,10 @@ class Progress:
 
     def _line(self, step: int, losses: Mapping[str, float], speed: Mapping[str, float], now: float) -> str:
         left = (self._total - step) * (now - self._began) / max(step - self._first_step, 1)
+        time = f"time {losses['time_loss']:.4f}  " if "time_loss" in losses else ""
         return (
             f"step {step}/{self._total}  loss {losses['loss']:.4f}  mcm {losses['mcm_loss']:.4f}  "
-            f"set {losses['set_loss']:.4f}  {speed['videos_per_second']:,.0f} videos/s  "
+            f"set {losses['set_loss']:.4f}  {time}{speed['videos_per_second']:,.0f} videos/s  "
             f"{speed['clips_per_second']:,.0f} clips/s  {_clock(left)} left"
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ from scalefast.training.config import PretrainConfig
 from scalefast.training.continuity import Cadence, newest_checkpoint
 from scalefast.training.distributed import World
 from scalefast.training.logs import RunLog
-from scalefast.training.metrics import Meter
+from scalefast.training.metrics import Meter, metrics_of
 from scalefast.training.progress import Progress
 from scalefast.training.run_folder import TASK_NAME, RunFolder
 from scalefast.training.sampler import BatchPlan
@@ -58,7 +59,7 @@ class Session:
             total_steps=self.plan.total_steps,
             world=self.world,
         )
-        self.meter = Meter(last_good=self.checkpoints.last_good)
+        self.meter = self._meter()
         self.log: RunLog | None = None
         self.start = 0
         """Completed steps when this session begins."""
@@ -84,10 +85,12 @@ class Session:
         restore(found.tensors, self.task, self.optimizer, source=str(found.path))
         if (changed := changed_since(found.state["circumstances"], self.world)) is not None:
             self.progress.say(changed)
-        self.meter = Meter(
-            last_good=self.checkpoints.last_good, step=found.step, rows=found.state["unlogged"]
-        )
+        self.meter = self._meter(step=found.step, rows=found.state["unlogged"])
         self.progress.say(f"going on after step {found.step} of {self.plan.total_steps} ({found.path.name})")
+
+    def _meter(self, *, step: int = 0, rows: Sequence[Sequence[float]] = ()) -> Meter:
+        names = metrics_of(self.config.objective)
+        return Meter(last_good=self.checkpoints.last_good, names=names, step=step, rows=rows)
 
     def begin(self, held: contextlib.ExitStack) -> None:
         """Say what the run leaves out, open the log (in process 0, closed by `held`), and start the clocks.

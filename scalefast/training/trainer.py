@@ -46,7 +46,7 @@ class RunResult:
     """Completed steps when this session began; 0 for a run from its beginning."""
 
     losses: dict[str, float]
-    """`loss`, `mcm_loss`, `set_loss`, `mcm_accuracy` and `set_accuracy` in the last line of the log."""
+    """Losses and accuracies in the last line of the log (`scalefast.training.metrics.METRICS`)."""
 
     is_main: bool
     """Whether this process is the only or the first of the run: the one to print results."""

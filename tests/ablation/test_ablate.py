@@ -40,7 +40,7 @@ def done(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_row_is_a_run_of_its_own(done: Path, stores: Stores, tmp_path: Path) -> None:
     table = json.loads((done / "ablation.json").read_text())
     assert [row["name"] for row in table["rows"]] == list(STUDIES["losses"])
-    assert [row["name"] for row in table["rows"] if row["base"]] == ["both"]
+    assert [row["name"] for row in table["rows"] if row["base"]] == ["MCM, SET"]
     row = table["rows"][1]
     config = PretrainConfig.from_dict(row["config"])
     assert (config.mcm_weight, config.set_weight) == (0.0, 0.5)
@@ -57,7 +57,7 @@ def test_files_say_the_same(done: Path) -> None:
     table = json.loads((done / "ablation.json").read_text())
     lines = list(csv.DictReader((done / "ablation.csv").open()))
     runs = [line for line in lines if line["study"]]
-    assert len(runs) == 5 * 2 * 2 * 2
+    assert len(runs) == len(STUDIES["losses"]) * 2 * 2 * 2
     for line in runs:
         row = next(row for row in table["rows"] if row["name"] == line["value"])
         value = row["seeds"][int(line["run"])][line["protocol"]][line["representation"]]
@@ -65,7 +65,7 @@ def test_files_say_the_same(done: Path) -> None:
     seeds = [one["knn"]["cls"] for one in table["rows"][0]["seeds"]]
     text = (done / "ablation.md").read_text()
     assert f"| losses | MCM | 2 | {100 * sum(seeds) / 2:.1f} ± " in text
-    assert "| losses | both (base) | 2 |" in text
+    assert "| losses | MCM, SET (base) | 2 |" in text
     assert "Without SCALE, on the same features: k-NN mean " in text
     assert not list(done.rglob("checkpoints"))
 
@@ -90,7 +90,7 @@ def test_a_killed_ablation_goes_on_where_it_was(
     ablate(
         stores[0], test=stores[1], out=tmp_path / "out", base=TINY, studies=["losses"], seeds=2, batched="off"
     )
-    assert len(resumed) == 10 - (finished - 1)  # the baselines are a result too
+    assert len(resumed) == 2 * len(STUDIES["losses"]) - (finished - 1)  # the baselines are a result too
     assert resumed[0] == (checkpoints - 1) % 4 + 1 and not any(resumed[1:])
     for name in FILES:
         assert (tmp_path / "out" / name).read_bytes() == (done / name).read_bytes(), name
@@ -115,7 +115,7 @@ def test_a_finished_table_loses_nothing_when_it_is_stopped_again(
     with pytest.raises(KeyboardInterrupt):  # of a new study nothing is known but its base
         again(studies=["losses", "same_video"], seeds=2, say=stop)
     rows = json.loads((tmp_path / "out" / "ablation.json").read_text())["rows"]
-    assert [len(row["seeds"]) for row in rows if row["study"] == "losses"] == [2] * 5
+    assert [len(row["seeds"]) for row in rows if row["study"] == "losses"] == [2] * len(STUDIES["losses"])
     assert sorted(len(row["seeds"]) for row in rows if row["study"] == "same_video") == [0, 2]
 
 

@@ -11,7 +11,7 @@ from scalefast import SCALE, SCALEPretraining, kernels
 from scalefast.objective import Objective
 
 OPTIONS = {
-    "recommended": {"target": "fixed", "koleo_weight": 0.1},
+    "recommended": {"target": "fixed", "koleo_weight": 0.1, "time_weight": 0.25},
     "ema": {"target": "ema", "variance_weight": 0.5},
     "exclude": {"same_video": "exclude", "mcm_weight": 0.8, "set_weight": 0.2},
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 
 from scalefast import SCALE, SCALEPretraining
 from scalefast.objective import Objective, koleo, variance_covariance
+from scalefast.time_moments import RIDGE
 from scalefast.training import PretrainConfig
 from scalefast.training.recipes import RECIPES
 
@@ -38,6 +40,30 @@ def plain_mcm(task, batch, *, targets=None, same_video="negative"):
     return F.cross_entropy(logits, torch.arange(len(logits)), reduction="none")[mask.flatten()].mean()
 
 
+def plain_time(task, batch):
+    """The least-squares fits set by set, and a whole matrix of logits: loss and accuracy."""
+    x, p, mask = (part.flatten(0, 1) for part in batch)
+    courses = []
+    for clips, place in zip(task.model.tokens(x, p, mask=mask)[:, 1:], p, strict=True):
+        begin, end = place[:, 5], place[:, 6]
+        middle = ((begin + end) / 2 - begin.min()) / (end.max() - begin.min())
+        waves = torch.stack([torch.cos(math.pi * k * middle) for k in (1, 2, 3)], 1)
+        waves, clips = waves - waves.mean(0), clips - clips.mean(0)
+        spread = waves.T @ waves / len(clips) + RIDGE * torch.eye(3)
+        courses.append(torch.linalg.solve(spread, waves.T @ clips / len(clips)).flatten())
+    found = F.normalize(task.time_head(torch.stack(courses)), dim=1)
+    across = found[::2] @ found[1::2].T / task.temperature
+    own = torch.arange(len(across))
+    loss = (F.cross_entropy(across, own) + F.cross_entropy(across.T, own)) / 2
+    return loss, torch.cat([across.argmax(0) == own, across.argmax(1) == own]).double().mean()
+
+
+def in_order(batch):
+    """The batch with clips that begin before they end."""
+    x, p, mask = batch
+    return x, torch.cat([p[..., :5], p[..., 5:].sort(-1).values], -1), mask
+
+
 def test_defaults_are_the_papers(batch):
     assert PretrainConfig().objective == Objective() == RECIPES["paper"]().objective
     assert RECIPES["paper"]() == RECIPES["k400"]() == PretrainConfig()
@@ -45,6 +71,7 @@ def test_defaults_are_the_papers(batch):
     assert torch.equal(plain(*batch).loss, given(*batch).loss)
     losses = plain(*batch)
     assert torch.equal(losses.loss, (losses.set_loss + losses.mcm_loss) / 2)
+    assert losses.time_loss == losses.time_accuracy == 0 and not hasattr(plain, "time_head")
     assert not list(SCALE(48, hidden_dim=32).buffers())
 
 
@@ -52,6 +79,44 @@ def test_defaults_are_the_papers(batch):
 def test_weights_of_the_losses(batch, mcm, between):
     losses = build(objective=Objective(mcm_weight=mcm, set_weight=between))(*batch)
     torch.testing.assert_close(losses.loss, mcm * losses.mcm_loss + between * losses.set_loss)
+
+
+def test_sets_are_matched_by_their_course_over_time(batch):
+    batch = in_order(batch)
+    task = build(objective=Objective(mcm_weight=0.3, set_weight=0.2, time_weight=0.7))
+    losses = task(*batch)
+    loss, accuracy = plain_time(task, batch)
+    torch.testing.assert_close(losses.time_loss, loss)
+    torch.testing.assert_close(losses.time_accuracy, accuracy)
+    torch.testing.assert_close(losses.loss, 0.3 * losses.mcm_loss + 0.2 * losses.set_loss + 0.7 * loss)
+    names, weights = zip(*task.named_parameters(), strict=True)
+    for which in (losses.time_loss, losses.loss):
+        plain = (
+            loss if which is losses.time_loss else 0.3 * losses.mcm_loss + 0.2 * losses.set_loss + 0.7 * loss
+        )
+        found, wanted = (
+            torch.autograd.grad(one, weights, retain_graph=True, allow_unused=True, materialize_grads=True)
+            for one in (which, plain)
+        )
+        for name, a, b in zip(names, found, wanted, strict=True):
+            torch.testing.assert_close(a, b, msg=lambda text, name=name: f"{name}: {text}")
+    assert set(map(id, task.trained_parameters())) == set(map(id, weights))
+    # The other losses, and the weights that a seed gives the other parts, are those without it.
+    without = build(objective=Objective())(*batch)
+    assert torch.equal(without.mcm_loss, losses.mcm_loss) and torch.equal(without.set_loss, losses.set_loss)
+
+
+def test_what_goes_on_cannot_match_courses_without_when(batch):
+    """Clips that lie at one time, or sets of one clip, have no course: all candidates are then equally good."""
+    x, p, mask = in_order(batch)
+    task = build(objective=Objective(time_weight=1.0))
+    at_once = p.clone()
+    at_once[..., 5:] = p[..., :1, 5:]
+    for features, places, hidden in ((x, at_once, mask), (x[:, :, :1], p[:, :, :1], mask[:, :, :1])):
+        losses = task(features, places, hidden)
+        torch.testing.assert_close(losses.time_loss, torch.tensor(math.log(len(x)), dtype=torch.float64))
+        gradients = torch.autograd.grad(losses.loss, task.trained_parameters())
+        assert all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
 
 
 @pytest.mark.parametrize("same_video", ["negative", "exclude"])
@@ -160,6 +225,7 @@ def test_options_survive_saving_and_older_files_load(tmp_path):
     [
         ({"target": "stop"}, "target must be one of 'trained', 'fixed', 'ema'; got 'stop'"),
         ({"same_video": "no"}, "same_video must be one of"),
+        ({"time_weight": math.inf}, "time_weight must be a number >= 0"),
         ({"koleo_weight": -1.0}, "koleo_weight must be a number >= 0"),
         ({"target_momentum": 1.0}, "target_momentum"),
         ({"mcm_weight": 0.0, "set_weight": 0.0}, "nothing is left to learn from"),

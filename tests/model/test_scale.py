@@ -10,6 +10,7 @@ import torch
 import scalefast
 from scalefast.errors import DataError, InputError
 from scalefast.kernels import RandomState
+from scalefast.objective import Objective
 
 
 @pytest.fixture
@@ -43,7 +44,12 @@ def test_ragged_sets_equal_the_same_sets_one_by_one(model, training):
 def test_ragged_losses_equal_those_of_the_sets_without_padding():
     torch.manual_seed(0)
     task = (
-        scalefast.SCALEPretraining(scalefast.SCALE(12, hidden_dim=64), head_dim=32, target_dim=32)
+        scalefast.SCALEPretraining(
+            scalefast.SCALE(12, hidden_dim=64),
+            head_dim=32,
+            target_dim=32,
+            objective=Objective(time_weight=0.5),
+        )
         .double()
         .train()
     )
@@ -59,6 +65,7 @@ def test_ragged_losses_equal_those_of_the_sets_without_padding():
     wide = task(wide_x, wide_p, mask=wide_mask, lengths=n.view(5, 2), rng=rng)
     torch.testing.assert_close(wide.mcm_loss, narrow.mcm_loss)
     torch.testing.assert_close(wide.set_loss, narrow.set_loss)
+    torch.testing.assert_close(wide.time_loss, narrow.time_loss)
     grads = [torch.autograd.grad(out.loss, task.model.input_projection.weight)[0] for out in (narrow, wide)]
     torch.testing.assert_close(*grads)
 

@@ -40,6 +40,7 @@ OTHER: dict[str, object] = {
     "mlp_ratio": 1.5,
     "num_layers": 1,
 }
+TIMED: dict[str, object] = {"time_weight": 0.3, "position_use": "none", "calibrated": True}
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +61,8 @@ def both_ways(store, folder, base, changes=CHANGES):
 
 @pytest.mark.parametrize(
     ("base", "dense"),
-    [(PAPER, True), (RECOMMENDED, False), (OTHER, True)],
-    ids=["paper", "recommended", "other"],
+    [(PAPER, True), (RECOMMENDED, False), (OTHER, True), (TIMED, False)],
+    ids=["paper", "recommended", "other", "timed"],
 )
 def test_weights_are_those_of_the_run_alone(store, tmp_path, monkeypatch, base, dense):
     def doubled(*args, **options):

@@ -194,7 +194,7 @@ def test_a_step_of_several_models(target, launches):
     step.weights.set_rates([1e-3] * 3)
     with captured():
         losses = step._compute([batch(), batch()])
-    assert losses.shape == (6, 3)
+    assert losses.shape == (8, 3)
     check(launches)
 
 

@@ -24,9 +24,10 @@ FILES = ("model.safetensors", "config.json", "pretraining.safetensors", "log.jso
         {},
         {"target": "ema", "koleo_weight": 0.1, "variance_weight": 0.1, "same_video": "exclude"},
         {"mcm_weight": 0.0, "position_use": "time"},
-        {"set_weight": 0.0},
+        {"set_weight": 0.0, "time_weight": 0.0},
+        {"set_weight": 0.0, "mcm_weight": 0.0, "time_weight": 1.0},
     ],
-    ids=["recommended", "ema", "set", "mcm"],
+    ids=["recommended", "ema", "set", "mcm", "time"],
 )
 def test_a_resumed_run_leaves_the_bytes_of_an_uninterrupted_one(
     store: FeatureStore,

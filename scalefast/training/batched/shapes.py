@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
+from scalefast.parts import TIME_MOMENTS
 from scalefast.training.config import PretrainConfig
 
 __all__ = ["VARYING", "at_once", "bytes_of", "pays", "shape_of", "stackable"]
@@ -25,15 +26,18 @@ VARYING = (
     "mask_ratio",
     "mcm_weight",
     "set_weight",
+    "time_weight",
     "variance_weight",
     "koleo_weight",
 )
-"""Fields in which runs that are trained at once may differ: none decides a shape, or what is computed."""
+"""Fields in which runs that are trained at once may differ: none decides a shape, or what is computed, but for whether
+there is a `time_weight`, which is a head more."""
 
 
 def shape_of(config: PretrainConfig) -> str:
     """Equal for runs that can be trained at once."""
-    return json.dumps({name: value for name, value in config.to_dict().items() if name not in VARYING})
+    fixed = {name: value for name, value in config.to_dict().items() if name not in VARYING}
+    return json.dumps(fixed | {"time head": config.time_weight > 0})
 
 
 def stackable(config: PretrainConfig) -> bool:
@@ -74,10 +78,11 @@ def pays(config: PretrainConfig, *, feature_dim: int, videos: int, device: str) 
 def _weights(config: PretrainConfig, *, feature_dim: int) -> float:
     """Weights of a task, its biases and norms aside."""
     width = config.hidden_dim
+    timed = TIME_MOMENTS * width + config.projection_dim if config.time_weight else 0
     return (
         config.num_layers * width * (4 * width + 2 * width * config.mlp_ratio)
         + width * (feature_dim + 2 * width + 14)
-        + 2 * config.head_dim * (width + config.projection_dim)
+        + config.head_dim * (2 * (width + config.projection_dim) + timed)
         + config.target_dim * (feature_dim + config.target_dim + config.projection_dim)
     )
 

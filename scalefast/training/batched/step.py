@@ -70,7 +70,7 @@ class StackedStep:
         """Train every model on the batch of its cohort, at its learning rate.
 
         Returns:
-            [6, G]: the fields of `PretrainingLosses`, in their order; the next step overwrites them.
+            [8, G]: the fields of `PretrainingLosses`, in their order; the next step overwrites them.
         """
         self.weights.set_rates(rates)
         self._in_fp32 = starts_in_fp32(self._done, precision=self._sessions[0].config.precision)
@@ -119,6 +119,7 @@ class StackedStep:
             models=cohort.models,
             inputs=tasks[0].model.inputs(features),
             positions=tasks[0].model.seen(positions),
+            places=positions,
             masks=torch.stack([by_ratio[task.mask_ratio] for task in tasks]),
             rng=rng.with_rows(sets.repeat(len(tasks))),
         )

@@ -19,7 +19,9 @@ from torch.nn import functional as F
 from scalefast import kernels
 from scalefast.kernels import RandomState
 from scalefast.objective import koleo, variance_covariance
+from scalefast.parts import TIME_MOMENTS
 from scalefast.pretraining import SCALEPretraining
+from scalefast.time_moments import fit_weights
 from scalefast.training.batched.contrast import contrast
 from scalefast.training.batched.encoder import Cohort, Weights, encode, linear
 
@@ -36,6 +38,8 @@ class Drawn:
     """[S, V, D], as the first layer sees them."""
     positions: Tensor
     """[S, V, 7], likewise."""
+    places: Tensor
+    """[S, V, 7], as they are."""
     masks: Tensor
     """Bool [g, S, V]."""
     rng: RandomState
@@ -65,12 +69,12 @@ class StackedTask:
             name: torch.tensor(
                 [getattr(t.objective, name) for t in tasks], dtype=torch.float64, device=device
             )
-            for name in ("set_weight", "mcm_weight", "variance_weight", "koleo_weight")
+            for name in ("set_weight", "mcm_weight", "time_weight", "variance_weight", "koleo_weight")
         }
         self._uses = {name for name in self._factors if any(getattr(t.objective, name) for t in tasks)}
 
     def losses(self, w: Weights, drawn: Sequence[Drawn]) -> Tensor:
-        """[6, G]: the fields of `PretrainingLosses`, in their order, of every model."""
+        """[8, G]: the fields of `PretrainingLosses`, in their order, of every model."""
         inputs = _spread([(d.inputs.flatten(0, 1), d.count) for d in drawn])
         positions = _spread([(d.positions.flatten(0, 1), d.count) for d in drawn])
         masks = torch.cat([d.masks for d in drawn])
@@ -79,9 +83,12 @@ class StackedTask:
         )
         mcm_loss, mcm_accuracy, overflow = self._mcm(w, tokens, inputs, masks, drawn)
         cls = tokens[:, :, 0]
-        set_loss, set_accuracy = self._set(w, cls)
-        loss = self._total(mcm_loss, set_loss, cls.unflatten(1, (-1, 2)))
-        return torch.stack([loss, mcm_loss, set_loss, mcm_accuracy, set_accuracy, overflow.to(loss.dtype)])
+        set_loss, set_accuracy = self._match(_mlp(w, "set_head", cls, layers=2))
+        time_loss, time_accuracy = self._time(w, tokens[:, :, 1:], drawn)
+        losses = (mcm_loss, set_loss, time_loss)
+        loss = self._total(*losses, cls.unflatten(1, (-1, 2)))
+        accuracies = (mcm_accuracy, set_accuracy, time_accuracy)
+        return torch.stack([loss, *losses, *accuracies, overflow.to(loss.dtype)])
 
     def _cohort(self, drawn: Drawn) -> Cohort:
         return Cohort(drawn.models, drawn.rng, self._tasks[drawn.models.start].model.dropout)
@@ -112,9 +119,20 @@ class StackedTask:
         found = contrast(queries, targets, positives, temperatures=self._temperatures, span=span)
         return *found.means(), flat.sum(1) > capacity
 
-    def _set(self, w: Weights, cls: Tensor) -> tuple[Tensor, Tensor]:
-        first, second = _unit(_mlp(w, "set_head", cls, layers=2)).unflatten(1, (-1, 2)).unbind(2)
-        own = torch.arange(first.shape[1], device=cls.device).expand(first.shape[:2])
+    def _time(self, w: Weights, clips: Tensor, drawn: Sequence[Drawn]) -> tuple[Tensor, Tensor]:
+        if "time_weight" not in self._uses:
+            zero = clips.new_zeros(len(clips), dtype=torch.promote_types(clips.dtype, torch.float32))
+            return zero, zero
+        fits = _spread([(fit_weights(d.places, count=TIME_MOMENTS).flatten(0, 1), d.count) for d in drawn])
+        with torch.autocast(clips.device.type, enabled=False):  # as `time_moments`
+            clips = clips.to(torch.promote_types(clips.dtype, torch.float32))
+            course = fits.to(clips.dtype).unflatten(1, (-1, TIME_MOMENTS)) @ clips
+        return self._match(_mlp(w, "time_head", course.flatten(2), layers=2))
+
+    def _match(self, sets: Tensor) -> tuple[Tensor, Tensor]:
+        """Projections of sets [G, S, P], of which each has to find the other one of its video."""
+        first, second = _unit(sets).unflatten(1, (-1, 2)).unbind(2)
+        own = torch.arange(first.shape[1], device=sets.device).expand(first.shape[:2])
         both = [
             contrast(query, key, own, temperatures=self._temperatures).means()
             for query, key in ((first, second), (second, first))
@@ -122,9 +140,11 @@ class StackedTask:
         loss, accuracy = (0.5 * (forth + back) for forth, back in zip(*both, strict=True))
         return loss, accuracy
 
-    def _total(self, mcm: Tensor, between: Tensor, cls: Tensor) -> Tensor:
+    def _total(self, mcm: Tensor, between: Tensor, time: Tensor, cls: Tensor) -> Tensor:
         """`cls` [G, B, 2, H]."""
         terms = {"set_weight": between, "mcm_weight": mcm}
+        if "time_weight" in self._uses:
+            terms["time_weight"] = time
         if "variance_weight" in self._uses:
             terms["variance_weight"] = variance_covariance(cls.flatten(1, 2))
         if "koleo_weight" in self._uses:

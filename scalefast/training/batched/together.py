@@ -170,6 +170,6 @@ def _rate(session: Session, step: int) -> float:
 
 
 def _by_model(losses: Tensor) -> Iterator[PretrainingLosses]:
-    """[6, G] -> the losses of each model."""
+    """[8, G] -> the losses of each model."""
     for own in losses.clone().unbind(1):
         yield PretrainingLosses(*own.unbind())
