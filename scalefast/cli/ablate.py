@@ -13,6 +13,7 @@ __all__ = ["Args", "run"]
 
 _Study = Literal[
     "losses",
+    "time",
     "mask_ratio",
     "views",
     "layers",

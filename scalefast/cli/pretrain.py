@@ -126,7 +126,10 @@ class Args(OnlineOptions):
     """Weight of masked clip modelling in the loss; 0 leaves it out (0.5)."""
 
     set_weight: _Real = None
-    """Weight of set invariance in the loss; 0 leaves it out (0.5)."""
+    """Weight of set invariance of CLS in the loss; 0 leaves it out (0.5)."""
+
+    time_weight: _Real = None
+    """Weight of set invariance of the course over time, of when the clips change (0; recommended: 0.5)."""
 
     center_sets: _Truth = None
     """Whether the model sees each clip less the mean of its set (False; recommended: True)."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -255,3 +256,9 @@ def test_the_command(stores: Stores, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main([*words, "--epochs", "0"]) == 2
     assert main([*words[:2], "--test", str(stores[0]), *words[4:]]) == 2
     assert "error: " in capsys.readouterr().err
+
+
+def test_every_study_can_be_asked_for() -> None:
+    from scalefast.cli.ablate import _Study
+
+    assert set(get_args(_Study)) == set(STUDIES)
