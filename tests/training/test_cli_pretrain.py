@@ -189,8 +189,3 @@ def test_torchrun_prints_the_result_once(store: FeatureStore, tmp_path: Path, ru
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("1 step; last line of the log") == 1
     assert load_run(tmp_path / "run").finished
-
-
-def test_every_field_of_the_configuration_is_an_option() -> None:
-    fields, options = ({field.name for field in dataclasses.fields(kind)} for kind in (PretrainConfig, Args))
-    assert fields <= options
