@@ -12,9 +12,9 @@ from torch import Tensor
 
 from scalefast import kernels
 
-__all__ = ["Contrast", "contrast"]
+__all__ = ["DENSE", "Contrast", "contrast"]
 
-_DENSE = 1 << 20
+DENSE = 1 << 20
 """Logits of one model up to which all models' are held at once on a CPU: a call of `sparse_infonce` costs as much as
 this many take."""
 
@@ -48,7 +48,7 @@ def contrast(
         span: keys i and j are of one video where `i // span == j // span`; other keys of the positive's video are then
             no candidates. None: all are.
     """
-    dense = queries.device.type == "cpu" and positives.shape[1] * keys.shape[1] <= _DENSE
+    dense = queries.device.type == "cpu" and positives.shape[1] * keys.shape[1] <= DENSE
     return (_at_once if dense else _one_by_one)(queries, keys, positives, temperatures, span)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
+from scalefast.kernels import default_capacity
 from scalefast.parts import TIME_MOMENTS
+from scalefast.training.batched.contrast import DENSE
 from scalefast.training.config import PretrainConfig
 
 __all__ = ["VARYING", "at_once", "bytes_of", "pays", "shape_of", "stackable"]
@@ -14,6 +16,9 @@ _SMALL = 3e8
 """Multiplications of a model's step, forward, up to which stacking pays on a CPU, where it saves Python and nothing
 else: of 1.2e8 eight models ran 1.6 to 1.9 times as fast, of 7.7e8 1.0 to 1.2 times (2-core EPYC, Zen 5, 2026-11-21;
 benchmarks/test_grid.py)."""
+
+_SESSION = 1 << 21
+"""Bytes of a run beside its tensors: log, plan, optimiser."""
 
 VARYING = (
     "seed",
@@ -46,25 +51,40 @@ def stackable(config: PretrainConfig) -> bool:
 
 
 def bytes_of(config: PretrainConfig, *, feature_dim: int, videos: int) -> int:
-    """Memory that one more model takes while several are trained, from above.
+    """Memory that one more model takes while several are trained, from above, whichever of two moments takes more.
 
-    Weights, gradient (twice: in parts and put together) and two moments in fp32; what the backward pass needs of every
-    layer, and once more for the gradients of the largest.
+    Within the backward pass: weights, two moments, some gradients, and what was kept of every layer. After it: weights,
+    moments and the gradient, in parts and put together. The factors are these counts and what an allocator cannot use
+    again, as measured (docs/ablation.md). In fp32, in which bf16 runs begin too.
 
     Args:
         config: the run.
         feature_dim: of the store.
         videos: in the store.
     """
-    width, mlp = config.hidden_dim, config.hidden_dim * (1 + config.mlp_ratio)
+    target = _target_weights(config, feature_dim=feature_dim)
+    fixed = target if config.target == "fixed" else 0
+    trained = _weights(config, feature_dim=feature_dim) - fixed
+    kept = _activations(config, feature_dim=feature_dim, videos=videos)
+    return _SESSION + int(4 * (fixed + max(10 * trained, 4 * trained + 1.75 * kept)))
+
+
+def _activations(config: PretrainConfig, *, feature_dim: int, videos: int) -> float:
+    """Numbers of one model that the backward pass needs, or has while it needs them."""
+    width, projection = config.hidden_dim, config.projection_dim
     sets = 2 * min(config.batch_size, videos)
     clips, tokens = sets * config.views, sets * (config.views + 1)
-    weights = _weights(config, feature_dim=feature_dim)
-    layers = tokens * config.num_layers * (10 * width + 4 * mlp)
-    heads = (clips + sets) * (2 * config.head_dim + 4 * config.projection_dim)
-    targets = clips * (feature_dim + (4 * config.target_dim if config.target == "trained" else 0))
-    logits = 2 * min(clips * clips, 1 << 22)
-    return int(4 * (6 * weights + 1.5 * (layers + heads + targets + logits)))
+    masked = default_capacity(clips, probability=config.mask_ratio)
+    head = 2 * config.head_dim + 3 * projection
+    together = config.mask_ratio * clips**2 <= DENSE  # else logits are computed one model after another
+    return (
+        clips * (feature_dim + 3 * width)
+        + tokens * width * (2 + config.num_layers * (10 + 3 * config.mlp_ratio))
+        + masked * (width + head)
+        + sets * (head + (TIME_MOMENTS * width + head if config.time_weight else 0))
+        + clips * (3 * projection + (4 * config.target_dim if config.target == "trained" else 0))
+        + (3 * min(masked * clips, DENSE) if together else 0)
+    )
 
 
 def pays(config: PretrainConfig, *, feature_dim: int, videos: int, device: str) -> bool:
@@ -83,8 +103,12 @@ def _weights(config: PretrainConfig, *, feature_dim: int) -> float:
         config.num_layers * width * (4 * width + 2 * width * config.mlp_ratio)
         + width * (feature_dim + 2 * width + 14)
         + config.head_dim * (2 * (width + config.projection_dim) + timed)
-        + config.target_dim * (feature_dim + config.target_dim + config.projection_dim)
+        + _target_weights(config, feature_dim=feature_dim)
     )
+
+
+def _target_weights(config: PretrainConfig, *, feature_dim: int) -> int:
+    return config.target_dim * (feature_dim + config.target_dim + config.projection_dim)
 
 
 def at_once(configs: Iterable[PretrainConfig], *, feature_dim: int, videos: int, free: float) -> int:
