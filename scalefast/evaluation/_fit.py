@@ -83,10 +83,10 @@ def fit_heads(
     every = torch.arange(len(labels))
     choosing = len(choices) > 1 and len(asked) > 0
     if progress is not None:
-        each = planned(choices) if choosing else []
         costs = [step_cost(*one, choices[0], num_classes=len(classes), seed=seed) for one in heads]
-        steps = sum(steps_of(kept, one) for one in each) + steps_of(every, choices[0])
-        progress.plan(costs, steps=steps, trainings=len(each) + 1)
+        steps = [steps_of(kept, one) for one in planned(choices)] if choosing else []
+        steps.append(steps_of(every, choices[0]))
+        progress.plan(costs, steps=sum(steps), trainings=len(steps))
     tried: list[list[Score]] = [[] for _ in heads]
     chosen = [choices[0]] * len(heads)
     if choosing:
