@@ -50,7 +50,11 @@ FLAT = SECOND.replace(views=16)
 
 Outcomes = dict[str, dict[str, Outcome]]
 """{protocol: {representation: outcome}}."""
-BLIND = {"position_use": "none", "parts": tuple(part for part in FIRST.parts or () if part != "time")}
+BLIND = {
+    "position_use": "none",
+    "time_weight": 0.0,
+    "parts": tuple(part for part in FIRST.parts or () if part != "time"),
+}
 """Changes that keep all times from SCALE and from what is put together of it."""
 
 

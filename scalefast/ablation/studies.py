@@ -55,6 +55,7 @@ STUDIES: dict[str, dict[str, Mapping[str, Any]]] = {
         "both, .25 each": {"mcm_weight": 0.5, "set_weight": 0.25, "time_weight": 0.25},
         "both, .5 each": {"mcm_weight": 0.5, "set_weight": 0.5, "time_weight": 0.5},
         "both, .375 each, MCM .25": {"mcm_weight": 0.25, "set_weight": 0.375, "time_weight": 0.375},
+        "CLS .5, time .25, MCM .25": {"mcm_weight": 0.25, "set_weight": 0.5, "time_weight": 0.25},
     },
     "mask_ratio": {f"{value:g}": {"mask_ratio": value} for value in (0.1, 0.25, 0.4, 0.5, 0.6, 0.75)},
     "views": {f"{value}": {"views": value} for value in (2, 4, 8)},

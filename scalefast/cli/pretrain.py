@@ -123,13 +123,13 @@ class Args(OnlineOptions):
     """Share of clips that are masked and predicted (0.25)."""
 
     mcm_weight: _Real = None
-    """Weight of masked clip modelling in the loss; 0 leaves it out (0.5)."""
+    """Weight of masked clip modelling in the loss; 0 leaves it out (0.5; recommended: 0.25)."""
 
     set_weight: _Real = None
     """Weight of set invariance of CLS in the loss; 0 leaves it out (0.5)."""
 
     time_weight: _Real = None
-    """Weight of set invariance of the course over time, of when the clips change (0; recommended: 0.5)."""
+    """Weight of set invariance of the course over time, of when the clips change (0; recommended: 0.25)."""
 
     center_sets: _Truth = None
     """Whether the model sees each clip less the mean of its set (False; recommended: True)."""

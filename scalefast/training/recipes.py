@@ -16,8 +16,9 @@ def recommended() -> PretrainConfig:
     """The paper's values but for what did better on the validation splits of several feature sets (docs/ablation.md).
 
     The model sees what changes within a video (`center_sets`), more clips are masked, they are predicted through a
-    random projection (`target`), KoLeo keeps videos apart, and the model knows how its parts are put together
-    (`calibrated`): how the clips scatter and when they change beside their mean and CLS (`parts`).
+    random projection (`target`) and count for less (`mcm_weight`), sets are matched by their course over time beside
+    CLS (`time_weight`), KoLeo keeps videos apart, and the model knows how its parts are put together (`calibrated`):
+    how the clips scatter and when they change beside their mean and CLS (`parts`).
     """
     return PretrainConfig(
         center_sets=True,
@@ -25,6 +26,8 @@ def recommended() -> PretrainConfig:
         parts=("mean", "std", "refined_std", "cls", "time"),
         mask_ratio=0.5,
         target="fixed",
+        mcm_weight=0.25,
+        time_weight=0.25,
         koleo_weight=0.1,
     )
 
