@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scalefast.parts import TIME_MOMENTS, part_sizes
-from scalefast.time_moments import time_moments
+from scalefast.parts import SIMILARITY_MOMENTS, TIME_MOMENTS, WHEN_PARTS, part_sizes
+from scalefast.time_moments import self_similarity, time_moments
 
 if TYPE_CHECKING:
     from scalefast.features import FeatureStore
@@ -65,7 +65,8 @@ def calibrate(model: SCALE, store: FeatureStore | str | os.PathLike[str]) -> Non
     little: a linear probe scales small columns up again); where SCALE found nothing to learn, what remains is mean
     pooling.
 
-    Part "time" weighs as much as all others together: they say what a video shows, over and over, it alone says when.
+    The parts that say when something goes on weigh together as much as those that say what a video shows, over and
+    over: part "time" gets what "self_similarity" leaves of that.
     """
     store = _open(store)
     rows = _spread(len(store))
@@ -91,9 +92,10 @@ def calibrate(model: SCALE, store: FeatureStore | str | os.PathLike[str]) -> Non
         weights[model.parts.index("mean")] = 1.0  # mean pooling is always there
         model.part_weights.copy_(weights)
     if "time" in model.parts:
-        place = model.parts.index("time")
-        others = model.part_weights.square().sum() - model.part_weights[place].square()
-        model.part_weights[place] *= others.sqrt()
+        squares = dict(zip(model.parts, model.part_weights.square(), strict=True))
+        what = torch.stack([square for part, square in squares.items() if part not in WHEN_PARTS]).sum()
+        left = what - squares.get("self_similarity", 0.0)
+        model.part_weights[model.parts.index("time")] *= left.sqrt()
 
 
 def with_parts(model: SCALE, *, parts: Sequence[str]) -> SCALE:
@@ -121,6 +123,7 @@ def parts(model: SCALE, features: Tensor, positions: Tensor, lengths: Tensor) ->
         "refined_std": lambda: masked_std(output.clips, present),
         "cls": lambda: output.video.float(),
         "time": lambda: time_part(output.clips, positions, present),
+        "self_similarity": lambda: similarity_part(output.clips, positions, present),
     }
     return torch.cat([ways[part]() for part in model.parts], dim=1)
 
@@ -128,6 +131,11 @@ def parts(model: SCALE, features: Tensor, positions: Tensor, lengths: Tensor) ->
 def time_part(values: Tensor, positions: Tensor, present: Tensor | None) -> Tensor:
     """`[N, V, W]` -> `[N, TIME_MOMENTS * W]`: how clips change over the video."""
     return time_moments(values, positions, count=TIME_MOMENTS, present=present).flatten(1)
+
+
+def similarity_part(values: Tensor, positions: Tensor, present: Tensor | None) -> Tensor:
+    """`[N, V, W]` -> `[N, 15]`: when clips are alike."""
+    return self_similarity(values, positions, count=SIMILARITY_MOMENTS, present=present)
 
 
 def combine(model: SCALE, values: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["fit_weights", "relative_times", "time_moments"]
+__all__ = ["fit_weights", "relative_times", "self_similarity", "time_moments"]
 
 RIDGE = 0.025
 """Added to the variances of the cosines (1/2 each over evenly spread clips). Few clips, or clips that lie together, do
@@ -44,6 +44,30 @@ def time_moments(values: Tensor, positions: Tensor, *, count: int, present: Tens
             values = values.masked_fill(~present[..., None], 0.0)
         positions = positions.to(torch.promote_types(positions.dtype, values.dtype))
         return fit_weights(positions, count=count, present=present).to(values.dtype) @ values
+
+
+def self_similarity(
+    values: Tensor, positions: Tensor, *, count: int, present: Tensor | None = None
+) -> Tensor:
+    """When a video's clips are alike, whatever they are: inner products between its `time_moments`, of trace 1.
+
+    Temporal self-similarity (Junejo et al., "View-Independent Action Recognition from Temporal Self-Similarities",
+    TPAMI 2011), of cosine coefficients instead of frames, so that neither how many clips there are nor where they lie
+    matters. Any rotation of the features leaves it as it is: of two videos in which different things go on at the same
+    times it is much the same.
+
+    Args:
+        values, positions, count, present: as in `time_moments`.
+
+    Returns:
+        `[N, K (K + 1) / 2]`, upper triangle, row by row; 0 where the clips have no course.
+    """
+    moments = time_moments(values, positions, count=count, present=present)
+    with torch.autocast(values.device.type, enabled=False):
+        products = moments @ moments.mT
+    row, column = torch.triu_indices(count, count, device=values.device)
+    trace = products.diagonal(dim1=1, dim2=2).sum(1, keepdim=True)
+    return products[:, row, column] / trace.clamp(min=torch.finfo(trace.dtype).tiny)
 
 
 @torch.no_grad()

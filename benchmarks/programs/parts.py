@@ -27,12 +27,14 @@ from scalefast.parts import DEFAULT_PARTS
 from scalefast.training.recipes import recommended
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "mean, std, refined_std, cls, time: recommended": recommended().parts,
-    "without time": ("mean", "std", "refined_std", "cls"),
-    "without std": ("mean", "refined_std", "cls", "time"),
-    "refined instead of std": ("mean", "refined", "refined_std", "cls", "time"),
-    "both": ("mean", "std", "refined", "refined_std", "cls", "time"),
-    "mean, refined, refined_std, cls: before": DEFAULT_PARTS,
+    "mean, std, refined_std, cls, time, self_similarity: recommended": recommended().parts,
+    "without self_similarity": ("mean", "std", "refined_std", "cls", "time"),
+    "without time": ("mean", "std", "refined_std", "cls", "self_similarity"),
+    "without either": ("mean", "std", "refined_std", "cls"),
+    "without std": ("mean", "refined_std", "cls", "time", "self_similarity"),
+    "refined instead of std": ("mean", "refined", "refined_std", "cls", "time", "self_similarity"),
+    "and refined": ("mean", "std", "refined", "refined_std", "cls", "time", "self_similarity"),
+    "mean, refined, refined_std, cls: at first": DEFAULT_PARTS,
     "mean, cls, time": ("mean", "cls", "time"),
     "mean, cls": ("mean", "cls"),
     "mean, std: no SCALE": ("mean", "std"),

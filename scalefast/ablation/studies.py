@@ -76,6 +76,7 @@ STUDIES: dict[str, dict[str, Mapping[str, Any]]] = {
         "and its course": {"parts": ("mean", "refined", "refined_std", "cls", "time")},
         "std for refined": {"parts": ("mean", "std", "refined_std", "cls")},
         "std for refined, and its course": {"parts": ("mean", "std", "refined_std", "cls", "time")},
+        "and self-similarity": {"parts": ("mean", "std", "refined_std", "cls", "time", "self_similarity")},
     },
     "regularisers": {
         "none": {"variance_weight": 0.0, "koleo_weight": 0.0},

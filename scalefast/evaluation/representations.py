@@ -16,9 +16,10 @@ from torch import Tensor
 
 from scalefast._inference import fast_inference
 from scalefast._precision import Precision, resolve_precision
-from scalefast.calibration import combine, masked_std, time_part
+from scalefast.calibration import combine, masked_std, similarity_part, time_part
 from scalefast.errors import DataError, InputError
 from scalefast.evaluation._pooling import clip_rows, masked_max, pool_moments, present_clips
+from scalefast.parts import WHEN_PARTS
 
 if TYPE_CHECKING:
     from scalefast.features import FeatureStore
@@ -176,8 +177,8 @@ def represent_clips(
                 "time": time_part(features, positions, present),
                 "max": masked_max(features, present),
                 "refined_std": masked_std(output.clips, present),
-                "refined_time": _refined_time(model, output, positions, present),
                 "cls": output.video,
+                **_when(model, output, positions, present),
             }
             columns = {name: row[:, None].expand(-1, features.shape[1], -1) for name, row in whole.items()}
             columns |= {"mean": features, "refined": output.clips}
@@ -206,21 +207,22 @@ def represent_sets(
     columns = dict(zip(("mean", "std", "max"), pool_moments(features, lengths), strict=True))
     columns |= dict(zip(("refined", "refined_std"), pool_moments(output.clips, lengths)[:2], strict=True))
     columns |= {"time": time_part(features, positions, present), "cls": output.video.float()}
-    columns["refined_time"] = _refined_time(model, output, positions, present)
+    columns |= _when(model, output, positions, present)
     return _joined(model, columns)
 
 
-def _refined_time(model: SCALE, output: SCALEOutput, positions: Tensor, present: Tensor | None) -> Tensor:
-    """Part "time", where the model has it; else nothing, `[N, 0]`."""
-    if model.calibrated and "time" in model.parts:
-        return time_part(output.clips, positions, present)
-    return output.video[:, :0].float()
+def _when(model: SCALE, output: SCALEOutput, positions: Tensor, present: Tensor | None) -> dict[str, Tensor]:
+    """Of the parts that say when something goes on, those that the model has; "time" under another name, since that is
+    the raw clips'."""
+    ways = {"time": ("refined_time", time_part), "self_similarity": ("self_similarity", similarity_part)}
+    asked = [ways[part] for part in WHEN_PARTS if model.calibrated and part in model.parts]
+    return {name: way(output.clips, positions, present) for name, way in asked}
 
 
 def _joined(model: SCALE, columns: dict[str, Tensor]) -> Representations:
     """With the recommended representation put together of the other columns."""
     if model.calibrated:
-        ours = columns | {"time": columns["refined_time"]}
+        ours = columns | {"time": columns.get("refined_time", columns["time"])}
         joined = combine(model, torch.cat([ours[part] for part in model.parts], dim=1))
     else:
         joined = torch.cat([F.normalize(columns[part], dim=1) for part in ("mean", "refined", "cls")], dim=1)

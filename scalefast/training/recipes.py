@@ -23,7 +23,7 @@ def recommended() -> PretrainConfig:
     return PretrainConfig(
         center_sets=True,
         calibrated=True,
-        parts=("mean", "std", "refined_std", "cls", "time"),
+        parts=("mean", "std", "refined_std", "cls", "time", "self_similarity"),
         mask_ratio=0.5,
         target="fixed",
         mcm_weight=0.25,

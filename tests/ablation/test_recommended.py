@@ -81,6 +81,6 @@ def test_parts_are_judged_as_evaluation_does(program, stores, tmp_path, monkeypa
     for found in json.loads((tmp_path / "found.json").read_text())["rows"]:
         best = max(found["accuracies"][pooling] for pooling in ("mean", "mean_std", "mean_time", "max"))
         gain = found["accuracies"]["recommended"] - best
-        own = rows["mean, std, refined_std, cls, time: recommended"]
+        own = rows["mean, std, refined_std, cls, time, self_similarity: recommended"]
         assert own[f"stores-validation {found['protocol']}"] == pytest.approx(gain, abs=0.02)
     assert len(rows) == len(parts.CHOICES) and len({row["mean"] for row in rows.values()}) > 1

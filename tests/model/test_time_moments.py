@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scalefast import SCALE, FeatureStore
-from scalefast.calibration import calibrate
-from scalefast.parts import DEFAULT_PARTS, PARTS, check_parts
-from scalefast.time_moments import RIDGE, relative_times, time_moments
+from scalefast.calibration import calibrate, with_parts
+from scalefast.parts import DEFAULT_PARTS, PARTS, WHEN_PARTS, check_parts
+from scalefast.time_moments import RIDGE, relative_times, self_similarity, time_moments
 
 
 def places(begin: torch.Tensor, *, length: float = 0.2) -> torch.Tensor:
@@ -77,14 +77,65 @@ def test_gradients_flow():
     assert RIDGE > 0
 
 
-def test_time_weighs_as_much_as_the_other_parts_together(tmp_path):
+@settings(max_examples=20, deadline=None)
+@given(st.integers(2, 9), st.integers(1, 5), st.integers(0, 10**6))
+def test_self_similarity_is_that_of_the_fits(clips, count, seed):
+    """Against a loop over pairs of moments; a rotation, a scale and a shift of the features change nothing."""
+    random = torch.Generator().manual_seed(seed)
+    values = torch.randn(3, clips, 6, generator=random, dtype=torch.float64)
+    positions = places(torch.rand(3, clips, generator=random)).double()
+    found = self_similarity(values, positions, count=count)
+    moments = time_moments(values, positions, count=count)
+    for video, own in zip(found, moments, strict=True):
+        trace = sum(float(row @ row) for row in own)
+        pairs = [float(own[i] @ own[j]) / trace for i in range(count) for j in range(i, count)]
+        torch.testing.assert_close(video, torch.tensor(pairs, dtype=torch.float64))
+    turn, _ = torch.linalg.qr(torch.randn(6, 6, generator=random, dtype=torch.float64))
+    turned = self_similarity(5 - 3 * values @ turn, positions, count=count)
+    torch.testing.assert_close(turned, found, atol=1e-9, rtol=1e-9)
+    wide = torch.cat([values, torch.full((3, 2, 6), torch.nan)], 1)
+    there = torch.arange(clips + 2) < torch.full((3, 1), clips)
+    longer = torch.cat([positions, torch.full((3, 2, 7), torch.nan)], 1)
+    padded = self_similarity(wide, longer, count=count, present=there)
+    torch.testing.assert_close(padded, found, atol=1e-9, rtol=1e-9)
+
+
+def test_self_similarity_says_when_and_not_what():
+    """Something goes on in two of the quarters: videos of other contents are alike, those of other quarters are not."""
+    middles = torch.linspace(0.02, 0.98, 24)
+    quarters = (middles * 4).long()
+
+    def video(active, seed):
+        what = torch.randn(16, generator=torch.Generator().manual_seed(seed))
+        return torch.isin(quarters, torch.tensor(active)).float()[:, None] * what
+
+    values = torch.stack([video((0, 1), 1), video((0, 1), 2), video((0, 2), 3), video((1, 2), 4)])
+    positions = places((middles - 0.01).expand(4, -1), length=0.02)
+    found = self_similarity(values, positions, count=5)
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-5)
+    apart = torch.cdist(found, found)
+    assert float(apart[1, 2:].min()) > 0.1 and float(apart[2, 3]) > 0.1
+    still = self_similarity(torch.ones(1, 24, 16), positions[:1], count=5)
+    assert bool(torch.isfinite(still).all())
+
+
+def test_when_weighs_as_much_as_what(tmp_path):
     torch.manual_seed(0)
     model = SCALE(8, hidden_dim=32, num_layers=1, center_sets=True, calibrated=True, parts=PARTS).eval()
     course = torch.randn(200, 1, 8) * torch.linspace(-1, 1, 8).repeat_interleave(2)[None, :, None]
     calibrate(model, FeatureStore.create(tmp_path / "s", features=course))
     weights = dict(zip(model.parts, model.part_weights.tolist(), strict=True))
-    others = math.sqrt(sum(weight**2 for part, weight in weights.items() if part != "time"))
-    assert weights["mean"] == 1.0 and others > 1.5 and weights["time"] == pytest.approx(others)
+    what = math.sqrt(sum(weight**2 for part, weight in weights.items() if part not in WHEN_PARTS))
+    when = math.hypot(*(weights[part] for part in WHEN_PARTS))
+    assert (
+        weights["mean"] == 1.0
+        and what > 1.5
+        and weights["self_similarity"] > 0
+        and when == pytest.approx(what)
+    )
+    alone = with_parts(model, parts=[part for part in PARTS if part != "self_similarity"])
+    calibrate(alone, tmp_path / "s")
+    assert float(alone.part_weights[alone.parts.index("time")]) == pytest.approx(what)
 
 
 def test_parts_are_kept_with_a_model_and_models_of_before_have_the_first_four(tmp_path):

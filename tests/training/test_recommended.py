@@ -73,7 +73,7 @@ def test_the_saved_model_is_calibrated_on_its_store(store: FeatureStore, tmp_pat
     kept = {name: value.clone() for name, value in model.named_buffers()}
     calibrate(model, store)
     assert all(torch.equal(value, kept[name]) for name, value in model.named_buffers())
-    assert represent(model, store).recommended.shape == (25, 2 * 16 + (2 + 3) * 32)
+    assert represent(model, store).recommended.shape == (25, 2 * 16 + (2 + 3) * 32 + 15)
 
 
 def test_other_parts_for_a_trained_model_are_those_of_training_with_them(
