@@ -30,6 +30,7 @@ from scalefast.evaluation.data import class_labels
 from scalefast.evaluation.knn import knn_predict
 from scalefast.evaluation.linear import fit_linear_probe
 from scalefast.features import FeatureStore, extract
+from scalefast.parts import WHEN_PARTS
 from scalefast.training import PretrainConfig, pretrain, recommended
 from scalefast.video import VideoList, test_recipe
 from scalefast.windows import cut_windows, join_windows
@@ -53,7 +54,7 @@ Outcomes = dict[str, dict[str, Outcome]]
 BLIND = {
     "position_use": "none",
     "time_weight": 0.0,
-    "parts": tuple(part for part in FIRST.parts or () if part != "time"),
+    "parts": tuple(part for part in FIRST.parts or () if part not in WHEN_PARTS),
 }
 """Changes that keep all times from SCALE and from what is put together of it."""
 
