@@ -20,6 +20,10 @@ RIDGE = 0.025
 not tell the cosines apart; without it their noise would be blown up."""
 
 
+STILL = 1e-10
+"""Share of the clips' squares below which a course is none."""
+
+
 def time_moments(values: Tensor, positions: Tensor, *, count: int, present: Tensor | None = None) -> Tensor:
     """Cosine coefficients of clip features over relative time.
 
@@ -67,7 +71,13 @@ def self_similarity(
         products = moments @ moments.mT
     row, column = torch.triu_indices(count, count, device=values.device)
     trace = products.diagonal(dim1=1, dim2=2).sum(1, keepdim=True)
-    return products[:, row, column] / trace.clamp(min=torch.finfo(trace.dtype).tiny)
+    # Of a still video nothing but rounding is left, 1e-14 of the clips' squares: divided by itself it would look like
+    # any other course.
+    squares = values.to(trace.dtype).square()
+    if present is not None:
+        squares = squares.masked_fill(~present[..., None], 0.0)
+    least = STILL * squares.sum((1, 2))[:, None] + torch.finfo(trace.dtype).tiny
+    return products[:, row, column] / trace.clamp(min=least)
 
 
 @torch.no_grad()
