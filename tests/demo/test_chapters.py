@@ -170,7 +170,7 @@ def test_from_files_to_a_judged_model_on_two_levels(rendered, tmp_path):
         long, segments = str(tmp_path / f"{part}.store"), str(tmp_path / f"{part}-segments.store")
         command("windows", long, "--clips", "4", "--run", run, "--out", segments)
     joined = FeatureStore.open(tmp_path / "train-segments.store")
-    assert joined.features.shape == (36, 6, 2 * 256 + (2 + 3) * 32)
+    assert joined.features.shape == (36, 6, 2 * 256 + (2 + 3) * 32 + 15)
     assert (
         joined.positions[0][0, 5] == 0 and 20 < float(joined.positions[0][-1, 6]) <= SECONDS
     )  # seconds still
