@@ -71,6 +71,10 @@ def main(arguments: Sequence[str]) -> int:
     if len(arguments) != 1:
         print("usage: python3 .ci/gpu.py RESULTS", file=sys.stderr)
         return 2
+    # Begun in the background of a shell it would ignore interrupts, and its children with it: they are told by one that
+    # their time is over.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     begun = time.monotonic()
     results = Path(arguments[0])
     results.mkdir(parents=True, exist_ok=True)

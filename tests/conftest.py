@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,11 @@ import pytest
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 NO_SHARED_DATA = "../shared/data is absent: the tests on real videos and lists are left out"
+
+# A shell starts what it puts in the background with interrupts ignored, and whatever that starts inherits it: programs
+# that the tests interrupt would not hear it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The GPU machine's Python has no hypothesis, and the tests there do not use it.
 if importlib.util.find_spec("hypothesis") is not None:

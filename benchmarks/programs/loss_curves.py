@@ -31,7 +31,8 @@ from torch.nn.modules import module as hooks
 
 from scalefast.evaluation import evaluate
 from scalefast.pretraining import PretrainingLosses, SCALEPretraining
-from scalefast.training import PretrainConfig, first_steps, load_run, pretrain
+from scalefast.training import first_steps, load_run, pretrain
+from scalefast.training.recipes import RECIPES
 
 MOST = 0.01
 """Largest allowed relative difference of a step's loss."""
@@ -57,7 +58,7 @@ def same_weights_in_bf16() -> Iterator[list[float]]:
 
 def losses_and_accuracy(args: argparse.Namespace, *, precision: str, seed: int) -> tuple[list[float], float]:
     """Loss of every step, and k-NN accuracy of the ensemble."""
-    config = PretrainConfig(
+    config = RECIPES[args.recipe]().replace(
         epochs=args.epochs,
         batch_size=args.batch,
         learning_rate=args.learning_rate,
@@ -89,12 +90,13 @@ def apart(exact: Sequence[float], other: Sequence[float], *, name: str) -> dict[
     }
 
 
-def row_of(args: argparse.Namespace, *, seed: int) -> dict[str, float]:
+def row_of(args: argparse.Namespace, *, seed: int) -> dict[str, Any]:
     """What one seed gives."""
     with same_weights_in_bf16() as rounded:
         exact, knn_fp32 = losses_and_accuracy(args, precision="fp32", seed=seed)
     mixed, knn_bf16 = losses_and_accuracy(args, precision="bf16", seed=seed)
-    row = {"seed": seed, "steps": len(exact), "first_loss": exact[0], "last_loss": exact[-1]}
+    row: dict[str, Any] = {"recipe": args.recipe, "seed": seed, "steps": len(exact)}
+    row |= {"first_loss": exact[0], "last_loss": exact[-1]}
     row |= apart(exact, rounded, name="rounding") | apart(exact, mixed, name="bf16")
     if args.control:
         with mock.patch.object(first_steps, "FP32_STEPS", 0):
@@ -103,7 +105,7 @@ def row_of(args: argparse.Namespace, *, seed: int) -> dict[str, float]:
     return row | {"knn_fp32": knn_fp32, "knn_bf16": knn_bf16}
 
 
-def verdict(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
+def verdict(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What all seeds say together."""
     exact, mixed = ([row[f"knn_{name}"] for row in rows] for name in ("fp32", "bf16"))
     spread = max(exact) - min(exact)
@@ -121,6 +123,7 @@ def main() -> int:
     )
     parser.add_argument("train", type=Path, help="store to train on")
     parser.add_argument("test", type=Path, help="store to test on")
+    parser.add_argument("--recipe", choices=RECIPES, default="paper")
     parser.add_argument("--epochs", type=int, default=160)
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
@@ -134,7 +137,7 @@ def main() -> int:
     parser.add_argument("--name", help="of the files in --out")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     args = parser.parse_args()
-    rows: list[dict[str, float]] = []
+    rows: list[dict[str, Any]] = []
     for seed in args.seeds:
         rows.append(row_of(args, seed=seed))
         print(json.dumps(rows[-1]), flush=True)

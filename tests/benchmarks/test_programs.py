@@ -193,12 +193,12 @@ def test_loss_curves_of_both_precisions_are_compared(programs, tmp_path: Path, m
         "32",
         "--control",
     ]
-    words += ["--name", "curves", "--out", str(tmp_path)]
+    words += ["--recipe", "recommended", "--name", "curves", "--out", str(tmp_path)]
     monkeypatch.setattr("sys.argv", ["loss_curves.py", *words, "--seeds", "0"])
     assert programs.loss_curves.main() == 0
     (kept,) = programs.results.read_rows(tmp_path / "curves.json")
     one, whole = (json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{"))
-    assert (one["seed"], one["steps"]) == (0, 12)
+    assert (one["recipe"], one["seed"], one["steps"]) == ("recommended", 0, 12)
     assert kept == one
     assert (kept["knn_fp32"], kept["knn_bf16"]) == tuple(whole["knn"][name][0] for name in ("fp32", "bf16"))
     for name in ("rounding", "bf16"):
