@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["fit_weights", "relative_times", "self_similarity", "time_moments"]
+__all__ = ["apply_fit", "fit_weights", "relative_times", "self_similarity", "time_moments"]
 
 RIDGE = 0.025
 """Added to the variances of the cosines (1/2 each over evenly spread clips). Few clips, or clips that lie together, do
@@ -47,7 +47,14 @@ def time_moments(values: Tensor, positions: Tensor, *, count: int, present: Tens
         if present is not None:  # padding may hold anything
             values = values.masked_fill(~present[..., None], 0.0)
         positions = positions.to(torch.promote_types(positions.dtype, values.dtype))
-        return fit_weights(positions, count=count, present=present).to(values.dtype) @ values
+        return apply_fit(fit_weights(positions, count=count, present=present), values)
+
+
+def apply_fit(fit: Tensor, values: Tensor) -> Tensor:
+    """`fit_weights` `[..., K, V]` and clips `[..., V, W]` -> `[..., K, W]`, fp32 (fp64 of fp64), in autocast too."""
+    with torch.autocast(values.device.type, enabled=False):
+        values = values.to(torch.promote_types(values.dtype, torch.float32))
+        return fit.to(values.dtype) @ values
 
 
 def self_similarity(

@@ -38,24 +38,30 @@ _PAPER: dict[str, Any] = {
     "variance_weight": 0.0,
     "time_weight": 0.0,
 }
+
+
+def _weights(masked: float, sets: float, time: float) -> dict[str, float]:
+    return {"mcm_weight": masked, "set_weight": sets, "time_weight": time}
+
+
 _CENTRED = {**_PAPER, "center_sets": True, "calibrated": True}
 
 STUDIES: dict[str, dict[str, Mapping[str, Any]]] = {
     "losses": {
-        "MCM": {"mcm_weight": 0.5, "set_weight": 0.0, "time_weight": 0.0},
-        "SET": {"mcm_weight": 0.0, "set_weight": 0.5, "time_weight": 0.0},
-        "SET over time": {"mcm_weight": 0.0, "set_weight": 0.0, "time_weight": 0.5},
-        "MCM, SET": {"mcm_weight": 0.5, "set_weight": 0.5, "time_weight": 0.0},
-        "mostly MCM": {"mcm_weight": 0.8, "set_weight": 0.2, "time_weight": 0.0},
-        "mostly SET": {"mcm_weight": 0.2, "set_weight": 0.8, "time_weight": 0.0},
+        "MCM": _weights(0.5, 0.0, 0.0),
+        "SET": _weights(0.0, 0.5, 0.0),
+        "SET over time": _weights(0.0, 0.0, 0.5),
+        "MCM, SET": _weights(0.5, 0.5, 0.0),
+        "mostly MCM": _weights(0.8, 0.2, 0.0),
+        "mostly SET": _weights(0.2, 0.8, 0.0),
     },
     "time": {
-        "SET of CLS": {"mcm_weight": 0.5, "set_weight": 0.5, "time_weight": 0.0},
-        "SET of time": {"mcm_weight": 0.5, "set_weight": 0.0, "time_weight": 0.5},
-        "both, .25 each": {"mcm_weight": 0.5, "set_weight": 0.25, "time_weight": 0.25},
-        "both, .5 each": {"mcm_weight": 0.5, "set_weight": 0.5, "time_weight": 0.5},
-        "both, .375 each, MCM .25": {"mcm_weight": 0.25, "set_weight": 0.375, "time_weight": 0.375},
-        "CLS .5, time .25, MCM .25": {"mcm_weight": 0.25, "set_weight": 0.5, "time_weight": 0.25},
+        "SET of CLS": _weights(0.5, 0.5, 0.0),
+        "SET of time": _weights(0.5, 0.0, 0.5),
+        "both, .25 each": _weights(0.5, 0.25, 0.25),
+        "both, .5 each": _weights(0.5, 0.5, 0.5),
+        "both, .375 each, MCM .25": _weights(0.25, 0.375, 0.375),
+        "CLS .5, time .25, MCM .25": _weights(0.25, 0.5, 0.25),
     },
     "mask_ratio": {f"{value:g}": {"mask_ratio": value} for value in (0.1, 0.25, 0.4, 0.5, 0.6, 0.75)},
     "views": {f"{value}": {"views": value} for value in (2, 4, 8)},

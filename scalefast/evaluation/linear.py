@@ -123,7 +123,8 @@ def fit_linear_probe(
         l2: one penalty, or those to choose from, each above 0.
         validation_fraction: of each class's videos.
         seed: of the validation split.
-        order: whether the penalties to choose from are solved in turn or all at once; the choice is the same.
+        order: whether the penalties to choose from are solved in turn or all at once; the choice is the same, but
+            between penalties that do equally well.
 
     Raises:
         InputError: shapes, dtypes or values do not fit, or all videos are of one class.

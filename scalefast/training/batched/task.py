@@ -21,7 +21,7 @@ from scalefast.kernels import RandomState
 from scalefast.objective import koleo, variance_covariance
 from scalefast.parts import TIME_MOMENTS
 from scalefast.pretraining import SCALEPretraining
-from scalefast.time_moments import fit_weights
+from scalefast.time_moments import apply_fit, fit_weights
 from scalefast.training.batched.contrast import contrast
 from scalefast.training.batched.encoder import Cohort, Weights, encode, linear
 
@@ -124,9 +124,7 @@ class StackedTask:
             zero = clips.new_zeros(len(clips), dtype=torch.promote_types(clips.dtype, torch.float32))
             return zero, zero
         fits = _spread([(fit_weights(d.places, count=TIME_MOMENTS).flatten(0, 1), d.count) for d in drawn])
-        with torch.autocast(clips.device.type, enabled=False):  # as `time_moments`
-            clips = clips.to(torch.promote_types(clips.dtype, torch.float32))
-            course = fits.to(clips.dtype).unflatten(1, (-1, TIME_MOMENTS)) @ clips
+        course = apply_fit(fits.unflatten(1, (-1, TIME_MOMENTS)), clips)
         return self._match(_mlp(w, "time_head", course.flatten(2), layers=2))
 
     def _match(self, sets: Tensor) -> tuple[Tensor, Tensor]:
