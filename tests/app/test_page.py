@@ -119,7 +119,7 @@ def test_verb_serves_until_it_is_interrupted(films: Any, tmp_path: Path) -> None
             opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
             assert b"scalefast: store" in opener.open(served[1], timeout=30).read()
             server.send_signal(signal.SIGINT)
-            assert server.wait(90) in (0, 130)
+            assert server.wait(30) in (0, 130)
         finally:
             server.kill()
 

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
+from torch import Tensor
 
 import scalefast.evaluation._logistic_together as together
 from scalefast.errors import InputError
@@ -137,7 +138,7 @@ def test_a_start_near_the_optimum_saves_evaluations(monkeypatch: pytest.MonkeyPa
     evaluations: list[int] = []
     real = together._State.evaluate
 
-    def counted(self, point, penalty):  # type: ignore[no-untyped-def]
+    def counted(self: together._State, point: Tensor, penalty: Tensor) -> tuple[Tensor, Tensor]:
         evaluations.append(len(point))
         return real(self, point, penalty)
 
