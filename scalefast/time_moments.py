@@ -42,12 +42,11 @@ def time_moments(values: Tensor, positions: Tensor, *, count: int, present: Tens
     Returns:
         `[N, K, W]`, fp32 (fp64 of fp64), inside autocast too.
     """
-    with torch.autocast(values.device.type, enabled=False):
-        values = values.to(torch.promote_types(values.dtype, torch.float32))
-        if present is not None:  # padding may hold anything
-            values = values.masked_fill(~present[..., None], 0.0)
-        positions = positions.to(torch.promote_types(positions.dtype, values.dtype))
-        return apply_fit(fit_weights(positions, count=count, present=present), values)
+    values = values.to(torch.promote_types(values.dtype, torch.float32))
+    if present is not None:  # padding may hold anything
+        values = values.masked_fill(~present[..., None], 0.0)
+    positions = positions.to(torch.promote_types(positions.dtype, values.dtype))
+    return apply_fit(fit_weights(positions, count=count, present=present), values)
 
 
 def apply_fit(fit: Tensor, values: Tensor) -> Tensor:
@@ -89,7 +88,8 @@ def self_similarity(
 
 @torch.no_grad()
 def fit_weights(positions: Tensor, *, count: int, present: Tensor | None = None) -> Tensor:
-    """`[N, V, 7]` -> `[N, K, V]`, in fp32 or fp64: how much of each clip goes into each coefficient, 0 of padding.
+    """`[N, V, 7]` -> `[N, K, V]`, fp32 (fp64 of fp64), in autocast too: how much of each clip goes into each
+    coefficient, 0 of padding.
 
     A row sums to 0, so that the mean of the clips need not be taken first.
     """
@@ -102,7 +102,9 @@ def fit_weights(positions: Tensor, *, count: int, present: Tensor | None = None)
     waves = waves - waves.sum(1, keepdim=True) / clips
     if absent is not None:
         waves = waves.masked_fill(absent, 0.0)
-    spread = waves.mT @ waves / clips + RIDGE * torch.eye(count, dtype=waves.dtype, device=waves.device)
+    with torch.autocast(waves.device.type, enabled=False):
+        products = waves.mT @ waves
+    spread = products / clips + RIDGE * torch.eye(count, dtype=waves.dtype, device=waves.device)
     return _solve(spread, waves.mT / clips)
 
 

@@ -29,21 +29,19 @@ class Variant:
     """Whether it is the base configuration itself."""
 
 
+def _weights(masked: float, sets: float, time: float) -> dict[str, float]:
+    return {"mcm_weight": masked, "set_weight": sets, "time_weight": time}
+
+
 _PAPER: dict[str, Any] = {
+    **_weights(0.5, 0.5, 0.0),
     "center_sets": False,
     "calibrated": False,
     "mask_ratio": 0.25,
     "target": "trained",
     "koleo_weight": 0.0,
     "variance_weight": 0.0,
-    "time_weight": 0.0,
 }
-
-
-def _weights(masked: float, sets: float, time: float) -> dict[str, float]:
-    return {"mcm_weight": masked, "set_weight": sets, "time_weight": time}
-
-
 _CENTRED = {**_PAPER, "center_sets": True, "calibrated": True}
 
 STUDIES: dict[str, dict[str, Mapping[str, Any]]] = {
@@ -97,6 +95,13 @@ STUDIES: dict[str, dict[str, Mapping[str, Any]]] = {
         "centred, mask .5, KoLeo": {**_CENTRED, "mask_ratio": 0.5, "koleo_weight": 0.1},
         "centred, mask .5, fixed, KoLeo": {
             **_CENTRED,
+            "mask_ratio": 0.5,
+            "target": "fixed",
+            "koleo_weight": 0.1,
+        },
+        "centred, mask .5, fixed, KoLeo, SET over time": {
+            **_CENTRED,
+            **_weights(0.25, 0.5, 0.25),
             "mask_ratio": 0.5,
             "target": "fixed",
             "koleo_weight": 0.1,

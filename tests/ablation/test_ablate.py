@@ -21,6 +21,7 @@ from scalefast.cli import main
 from scalefast.errors import DataError, DivergedError, InputError, TrainingError
 from scalefast.evaluation import evaluate
 from scalefast.training import PretrainConfig, pretrain
+from scalefast.training.recipes import RECIPES
 
 TINY = PretrainConfig(
     epochs=2, batch_size=12, views=4, hidden_dim=32, num_layers=1, projection_dim=8, head_dim=16, target_dim=16,
@@ -262,3 +263,14 @@ def test_every_study_can_be_asked_for() -> None:
     from scalefast.cli.ablate import _Study
 
     assert set(get_args(_Study)) == set(STUDIES)
+
+
+@pytest.mark.parametrize("base", ["paper", "recommended"])
+def test_both_recipes_are_rows_whatever_the_base(base: str) -> None:
+    rows = {v.name: v.config for v in variants_of(RECIPES[base](), studies=["recipes"], clips=16)}
+    for name, row in (
+        ("paper", "paper"),
+        ("recommended", "centred, mask .5, fixed, KoLeo, SET over time"),
+    ):
+        assert rows[row].objective == RECIPES[name]().objective
+        assert rows[row].replace(parts=list(RECIPES[name]().parts)) == RECIPES[name]()

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from scalefast import SCALE, FeatureStore
 from scalefast.calibration import calibrate, with_parts
 from scalefast.parts import DEFAULT_PARTS, PARTS, WHEN_PARTS, check_parts
-from scalefast.time_moments import RIDGE, relative_times, self_similarity, time_moments
+from scalefast.time_moments import (
+    RIDGE,
+    apply_fit,
+    fit_weights,
+    relative_times,
+    self_similarity,
+    time_moments,
+)
 
 
 def places(begin: torch.Tensor, *, length: float = 0.2) -> torch.Tensor:
@@ -160,3 +167,13 @@ def test_parts_are_kept_with_a_model_and_models_of_before_have_the_first_four(tm
 def test_other_parts_are_refused(parts):
     with pytest.raises(ValueError, match="parts must be 'mean' and others of mean, std"):
         check_parts(parts)
+
+
+def test_autocast_changes_nothing():
+    values, positions = torch.randn(3, 9, 6), places(torch.rand(3, 9))
+    plain = [time_moments(values, positions, count=3), self_similarity(values, positions, count=5)]
+    plain.append(apply_fit(fit_weights(positions, count=3), values))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = [time_moments(values, positions, count=3), self_similarity(values, positions, count=5)]
+        found.append(apply_fit(fit_weights(positions, count=3), values))
+    assert all(torch.equal(one, other) for one, other in zip(found, plain, strict=True))
